@@ -1,0 +1,614 @@
+"""`App`: agents, their life cycle, and the verbs by which everybody else acts on threads."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, Literal, Self, TypeVar, overload
+
+from . import deciding, forking, ids
+from .calls import model_value, result_type
+from .clock import Clock, duration
+from .engines.base import Engine
+from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded
+from .events import Delta, Draft, Event, Json, Progress
+from .history import History, Usage, interrupt_of
+from .intents import Intent, by_name, members
+from .interrupts import Actor, Interrupt, Verb
+from .leases import LeaseKeeper
+from .outbox import Listener, Outbox
+from .runner import Agent, Deps, Runner
+from .stores.base import ControlVerb, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadRow
+from .streams import ProgressBoard, event_key, follow
+from .thread import Thread, only_suspends
+from .tools import ErrorInfo, Promise
+from .views import ThreadView, step_views
+from .wake import Setting
+
+H = TypeVar("H", bound=Callable[..., Any])
+Ref = str | tuple[str, str]
+"""A thread: its id, or (agent, key)."""
+
+STORES: Mapping[str, tuple[str, str]] = {
+    "memory": ("ownloop.stores.memory", "MemoryStore"),
+    "sqlite": ("ownloop.stores.sqlite", "SqliteStore"),
+}
+ENGINES: Mapping[str, tuple[str, str]] = {
+    "memory": ("ownloop.engines.embedded", "Embedded"),
+    "sqlite": ("ownloop.engines.embedded", "Embedded"),
+}
+
+
+class App:
+    """A store, the agents of this process, and the verbs.
+
+    The verbs open the store at first use. `async with app:` also runs wakes in this process; `app.run()` does that and blocks.
+
+    Args:
+        url_or_store: "sqlite:///relative.db" (?synchronous=normal), "sqlite:////absolute.db", "memory://", or a `Store`.
+        engine: who wakes threads; default the one that fits the store.
+        deps: an async context manager `(thread) -> D`, entered once a wake, never stored.
+        redact: applied to JSON values before they are recorded: inputs, messages, results, errors, payloads, answers, notes.
+        clock: replaces the store's clock (tests).
+        lease: how long a wake that died keeps others out.
+        concurrency: how many handlers run at once in this process.
+        base_url: where people find interrupts; fills `Interrupt.url`.
+    """
+
+    def __init__(
+        self,
+        url_or_store: str | Store,
+        *,
+        engine: Engine | None = None,
+        deps: Deps | None = None,
+        redact: Callable[[Json], Json] | None = None,
+        clock: Clock | None = None,
+        lease: timedelta | str = "30s",
+        concurrency: int = 100,
+        base_url: str | None = None,
+    ) -> None:
+        self.agents: dict[str, Agent] = {}
+        self.store = open_store(url_or_store, clock)
+        self.base_url = base_url
+        self._deps, self._redact, self._lease, self._concurrency = deps, redact or _same, duration(lease), concurrency
+        self._engine: Engine | None = engine
+        self._outbox = Outbox(self.store)
+        self._board = ProgressBoard(self.store)
+        self._watchers: dict[str, list[Callable[[Any], None]]] = {}
+        self._runner: Runner | None = None
+        self._serving: list[asyncio.Task[None]] = []
+        self._opening = asyncio.Lock()
+        self._schemas: dict[str, Json] = {}
+        self._hints: set[asyncio.Task[None]] = set()
+        self.witness: Callable[[Promise], None] = _unheard
+
+    # ---- agents ----------------------------------------------------------------------------------------------------------------
+
+    @overload
+    def agent(self, handler: H) -> H: ...
+    @overload
+    def agent(self, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> Callable[[H], H]: ...
+    def agent(self, handler: Any = None, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> Any:
+        """Register a handler; returns the function unchanged. Usable with and without arguments. See `add`."""
+        if handler is not None:
+            return self.add(handler)
+        return lambda fn: self.add(fn, name=name, intents=intents, interject=interject, budget=budget)
+
+    def add(self, handler: H, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> H:
+        """Register `async def handler(thread)`.
+
+        Args:
+            name: how threads name it; default the function's name.
+            intents: what its log may hold, where `decide` does not say it: classes, or A | B.
+            interject: a message that comes while everything open waits sets those steps aside and asks the model.
+
+        Raises:
+            ValueError: another handler has that name.
+            TypeError: two intents have one name.
+        """
+        chosen = name or handler.__name__
+        known = self.agents.get(chosen)
+        if known is not None and known.handler is not handler:
+            raise ValueError(f"two handlers are named {chosen!r}; give one another name: @app.agent(name=…)")
+        declared = by_name(members(intents)) if intents != () else {}
+        self.agents[chosen] = Agent(chosen, handler, declared, interject, result_type(handler), budget)
+        return handler
+
+    def _agent_name(self, agent: str | Callable[..., Any]) -> str:
+        if isinstance(agent, str):
+            if self.agents and agent not in self.agents:
+                raise NotFound("agent", agent, self.agents)
+            return agent
+        name = next((one.name for one in self.agents.values() if one.handler is agent), None)
+        if name is None:
+            raise NotFound("agent", getattr(agent, "__name__", agent), self.agents)
+        return name
+
+    # ---- life cycle ------------------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> Runner:
+        async with self._opening:
+            if self._runner is None:
+                await self.store.open()
+                await self._outbox.subscribe()
+                self._board.attach()
+                keeper = LeaseKeeper(self.store, self._lease, self.store.clock)
+                setting = Setting(self.store, self._lease, keeper, self._hint, self._redact, self._witnessed, self._board.report)
+                self._runner = Runner(setting, self.agents, self._deps, self._agent_name)
+                self._keeper = keeper
+                self._engine = self._engine or self._default_engine()
+            return self._runner
+
+    def _default_engine(self) -> Engine:
+        module, name = ENGINES.get(self.store.url.partition(":")[0], ENGINES["memory"])
+        made: Engine = getattr(import_module(module), name)(self.store, self.agents.keys, self._concurrency)
+        return made
+
+    def _witnessed(self, promise: Promise) -> None:
+        self.witness(promise)
+
+    def _hint(self, thread_id: str) -> None:
+        task = asyncio.ensure_future(self._wake(thread_id))
+        self._hints.add(task)
+        task.add_done_callback(self._hints.discard)
+
+    async def _wake(self, thread_id: str) -> None:
+        if self._engine is not None:
+            await self._engine.wake(thread_id)
+
+    async def run_one(self, thread_id: str) -> bool:
+        """Run one wake of a thread if it is runnable; whether it is runnable again at once. What engines call."""
+        result = await (await self._open()).run_one(thread_id)
+        return result is not None and result.runnable
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        assert self._engine is not None
+        self._serving = [asyncio.ensure_future(self._engine.serve(self.run_one)), asyncio.ensure_future(self._outbox.serve())]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Start nothing new, finish what was started, release the leases, close the store."""
+        for wake in list(self._runner.wakes) if self._runner is not None else []:
+            wake.stop("shutdown")
+        for task in self._serving:
+            task.cancel()
+        for task in self._serving:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._serving = []
+        if self._runner is not None:
+            self._runner = None
+            self._keeper.close()
+            await self._board.drain()
+            await self.store.close()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or Ctrl-C, then stop in order."""
+        asyncio.run(self._serve_until_told())
+
+    async def _serve_until_told(self) -> None:
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told.set)
+        async with self:
+            stopped = asyncio.ensure_future(told.wait())
+            await asyncio.wait({stopped, *self._serving}, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._serving:
+                if task.done():
+                    task.result()
+
+    # ---- threads ---------------------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        agent: str | Callable[..., Any],
+        input: Any = None,
+        *,
+        key: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        tx: Any = None,
+    ) -> str:
+        """Start a thread; its id. With `key`, your own id: the same key is the same thread, and a second start changes nothing.
+
+        `context` is a JSON object by which threads can be listed and scoped ({"tenant": "acme"}).
+        """
+        await self._open()
+        name = self._agent_name(agent)
+        drafts = [Draft("input", {"input": self._redact(model_value(input))})]
+        thread_id, _ = await self.store.create(NewThread(name, drafts, key, model_value(dict(context or {}))))
+        await self._wake(thread_id)
+        return thread_id
+
+    async def send(
+        self, thread: Ref, text: str, *, by: Actor | str | None = None, dedupe: str | None = None, supersede: bool = False, tx: Any = None
+    ) -> Event:
+        """A message to one thread; the model reads it at the next step, and a done thread begins its next turn.
+
+        Args:
+            dedupe: the same value on the same thread is the same message.
+            supersede: end every step that has started nothing, with the message as the reason, in the same commit.
+
+        Raises:
+            ThreadEnded: it was closed or cancelled.
+        """
+        await self._open()
+        thread_id = await self._id(thread)
+        actor = None if by is None else Actor.of(by).id
+        draft = Draft("message", {"text": self._redact(text)}, by=actor)
+        while True:
+            ends, head = await self._superseded(thread_id, draft) if supersede else ([], None)
+            try:
+                event, _ = await self.store.message(thread_id, [draft, *ends], dedupe=dedupe, at_head=head)
+            except Refused as refusal:
+                if refusal.why == "moved":
+                    continue
+                raise self._refusal(thread_id, refusal) from None
+            await self._wake(thread_id)
+            return event
+
+    async def _superseded(self, thread_id: str, message: Draft) -> tuple[list[Draft], int]:
+        events = await self.store.events(thread_id)
+        steps = [step for step in History(thread_id, events).open_steps() if not step.is_started]
+        data = {"status": "superseded", "reason": message.data["text"]}
+        return [Draft("ended", data, step.id) for step in steps], len(events)
+
+    async def emit(self, name: str, payload: Any, *, key: str | None = None, id: str | None = None, tx: Any = None) -> bool:
+        """An event for whoever waits for it now or within 7 days. False: that `id` was known, nothing was done.
+
+        "NAME.progress" with {"done", "total", "text"} is the progress of the job that will end with NAME and the same key: only the latest is kept.
+        """
+        await self._open()
+        value = self._redact(model_value(payload))
+        if value is None:
+            raise ValueError("payload=None: a wait that times out gives None, so an event carries something; send {} or True")
+        if name.endswith(".progress") and isinstance(value, dict) and "done" in value:
+            await self._board.write(event_key(name.removesuffix(".progress"), key), value)
+            return True
+        fresh = await self.store.emit(name, key, id, value)
+        await self._wake("")
+        return fresh
+
+    async def hold(self, thread_or_agent: Ref | Callable[..., Any], *, on: type[Intent] | str | None = None, by: Actor | str | None = None) -> None:
+        """The operator's breakpoint: from now on the thread, or every thread of the agent, parks at a selection (`on`: of that intent), even
+        where the program asks nobody. Decide the interrupt of kind "hold" to let it go on."""
+        await self._hold(thread_or_agent, "hold", on, by)
+
+    async def release_hold(
+        self, thread_or_agent: Ref | Callable[..., Any], *, on: type[Intent] | str | None = None, by: Actor | str | None = None
+    ) -> None:
+        """Take breakpoints away: that on one intent, or all. What is parked already still waits for its decision."""
+        await self._hold(thread_or_agent, "release_hold", on, by)
+
+    async def _hold(self, target: Any, verb: Literal["hold", "release_hold"], on: type[Intent] | str | None, by: Actor | str | None) -> None:
+        await self._open()
+        intent = on if on is None or isinstance(on, str) else on.intent_name
+        is_thread = isinstance(target, tuple) or (isinstance(target, str) and ids.thread_number(target) is not None)
+        key = await self._id(target) if is_thread else f"agent:{self._agent_name(target)}"
+        while True:
+            record = await self.store.get("hold", key)
+            held = [] if record is None else record.value["on"]
+            held = [*held, intent] if verb == "hold" else [] if intent is None else [one for one in held if one != intent]
+            if await self.store.put("hold", key, {"on": list(dict.fromkeys(held))}, expect=record.version if record else 0):
+                break
+        if is_thread:
+            await self._control(key, verb, by, "", {"on": intent})
+
+    async def pause(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+        """Start nothing more in this thread until `resume`; a model call or a read in flight is cancelled, a tool with effects is not."""
+        await self._control(thread, "pause", by, reason)
+
+    async def resume(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+        """Go on after `pause`."""
+        await self._control(thread, "resume", by, reason)
+
+    async def cancel(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+        """End the thread and its open children for good; what waits is withdrawn, what runs may finish and is recorded."""
+        await self._control(thread, "cancel", by, reason)
+
+    async def retry(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+        """Wake a failed thread again, after the fix."""
+        await self._control(thread, "retry", by, reason)
+
+    async def close(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+        """End the thread for good, in order; nothing can be sent to it any more."""
+        await self._control(thread, "close", by, reason)
+
+    async def _control(self, thread: Ref, verb: ControlVerb, by: Actor | str | None, reason: str, more: Mapping[str, Json] | None = None) -> None:
+        await self._open()
+        thread_id = await self._id(thread)
+        data = {"verb": verb, **({"reason": self._redact(reason)} if reason else {}), **(more or {})}
+        try:
+            await self.store.control(thread_id, verb, Draft("control", data, by=None if by is None else Actor.of(by).id))
+        except Refused as refusal:
+            raise self._refusal(thread_id, refusal) from None
+        for held in self._keeper.held if verb in ("pause", "cancel", "close") else []:
+            self._keeper.check(held)
+        await self._wake(thread_id)
+
+    async def fork(self, thread: Ref, *, before: str | None = None, key: str | None = None) -> str:
+        """A new thread with a copy of the whole ended steps before a selection (`before`: a step id; default: all that have ended). Nothing open
+        or started is copied; the new thread asks the model from there. Its id."""
+        await self._open()
+        row = await self._row(thread)
+        kept = forking.cut(row.id, await self.store.events(row.id), before)
+        new = NewThread(row.agent, forking.renumbered(kept, row.id), key, row.context)
+        thread_id, _ = await self.store.create(new)
+        await self._wake(thread_id)
+        return thread_id
+
+    # ---- decisions -------------------------------------------------------------------------------------------------------------
+
+    async def approve(self, interrupt: Interrupt | str, *, by: Actor | str, digest: str | None = None, note: str = "") -> Interrupt:
+        """Let a parked call run; the first valid answer wins.
+
+        Args:
+            by: who answers, as authentication proved it; never taken from a request body.
+            digest: SHA-256 (hex) of what the person was shown; required over HTTP.
+            note: at most 4,000 characters, shown to the model and kept for the audit.
+
+        Raises:
+            AlreadyDecided: somebody was first; carries who, what and when.
+            Expired: the deadline passed, measured by the store's clock.
+            ArgumentsChanged: `digest` is not that of the call that waits now.
+            NotAllowed: the policy does not let this actor answer.
+
+        Source: 12-factor agents 6 and 8; AG-UI 1.0 interrupts for the vocabulary.
+        """
+        return await self._decide(interrupt, "approve", by, None, note, digest)
+
+    async def edit(self, interrupt: Interrupt | str, arguments: Any, *, by: Actor | str, digest: str | None = None, note: str = "") -> Interrupt:
+        """Let a call run with other arguments: the full new ones (or the full new result). The original stays beside them.
+
+        Raises what `approve` raises, and InvalidEdit: they do not fit the recorded schema.
+        """
+        return await self._decide(interrupt, "edit", by, arguments, note, digest)
+
+    async def reject(self, interrupt: Interrupt | str, *, by: Actor | str, note: str = "", digest: str | None = None) -> Interrupt:
+        """Do not let a call run; the note tells the model why. Raises what `approve` raises."""
+        return await self._decide(interrupt, "reject", by, None, note, digest)
+
+    async def respond(self, interrupt: Interrupt | str, value: Any, *, by: Actor | str, note: str = "", digest: str | None = None) -> Interrupt:
+        """Answer in the call's place: the value becomes its result, nothing runs. Raises what `approve` raises."""
+        return await self._decide(interrupt, "respond", by, value, note, digest)
+
+    async def answer(self, interrupt: Interrupt | str, value: Any, *, by: Actor | str, note: str = "") -> Interrupt:
+        """Answer a question, or say of a call in doubt `Happened(value)` or `NotHappened()`. Raises what `approve` raises, and InvalidEdit."""
+        return await self._decide(interrupt, "answer", by, value, note, None)
+
+    async def _decide(self, interrupt: Interrupt | str, verb: Verb, by: Actor | str, value: Any, note: str, digest: str | None) -> Interrupt:
+        await self._open()
+        actor, id = Actor.of(by), interrupt if isinstance(interrupt, str) else interrupt.id
+        while True:
+            row = await self._interrupt_row(id)
+            shown = await self._shown(row)
+            self._check_open(shown, digest)
+            known = self.agents[row.agent].known_intents() if row.agent in self.agents else {}
+            draft = deciding.answer(shown, verb, actor, value, note, shown.schema, known, self._redact)
+            try:
+                await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
+            except Refused as refusal:
+                if refusal.why == "votes":
+                    continue
+                raise await self._undecided(id, refusal, digest) from None
+            await self._wake(row.thread_id)
+            return await self.interrupt(id)
+
+    @staticmethod
+    def _check_open(shown: Interrupt, digest: str | None) -> None:
+        if shown.status == "expired":
+            raise Expired(shown)
+        if shown.status != "open":
+            raise AlreadyDecided(shown)
+        if digest is not None and digest != shown.digest:
+            raise ArgumentsChanged(shown, digest)
+
+    async def _undecided(self, id: str, refusal: Refused, digest: str | None) -> Exception:
+        if refusal.why == "missing":
+            return NotFound("interrupt", id)
+        shown = await self.interrupt(id)
+        if refusal.why == "expired":
+            return Expired(shown)
+        return ArgumentsChanged(shown, digest or "") if refusal.why == "digest" else AlreadyDecided(shown)
+
+    async def interrupt(self, id: str) -> Interrupt:
+        """One interrupt by its id, whatever its status."""
+        await self._open()
+        return await self._shown(await self._interrupt_row(id))
+
+    async def _interrupt_row(self, id: str) -> InterruptRow:
+        place = ids.interrupt_of(id)
+        row = None if place is None else await self.store.interrupt(*place)
+        if row is None:
+            raise NotFound("interrupt", id)
+        return row
+
+    async def _shown(self, row: InterruptRow) -> Interrupt:
+        shown = interrupt_of(row.thread_id, row.agent, row.status, row.request, row.votes, row.closing, self.base_url)
+        if isinstance(shown.schema, str):  # recorded once, by digest
+            name = shown.schema
+            if name not in self._schemas:
+                record = await self.store.get("schema", name)
+                self._schemas[name] = None if record is None else record.value
+            object.__setattr__(shown, "schema", self._schemas[name])
+        return shown
+
+    # ---- reading ---------------------------------------------------------------------------------------------------------------
+
+    async def show(self, thread: Ref) -> ThreadView:
+        """A thread with its whole log, its steps and its open interrupts."""
+        await self._open()
+        row = await self._row(thread)
+        events = await self.store.events(row.id)
+        history = History(row.id, events)
+        interrupts = [await self._shown(one) for one in await self.store.interrupts(thread=row.id, limit=10_000)]
+        return _view(row, events=tuple(events), history=history, interrupts=tuple(interrupts))
+
+    async def threads(
+        self,
+        *,
+        agent: str | None = None,
+        status: str | None = None,
+        key: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[ThreadView]:
+        """Threads, newest first, without their logs: `steps`, `interrupts` and `events` are empty here. `after`: the last id of the page before."""
+        await self._open()
+        rows = await self.store.threads(agent=agent, status=status, key=key, context=context, limit=limit, after=after)
+        return [_view(row) for row in rows]
+
+    async def interrupts(
+        self,
+        *,
+        thread: Ref | None = None,
+        agent: str | None = None,
+        kind: str | None = None,
+        status: str | None = "open",
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Interrupt]:
+        """What waits, oldest first: for people, events, clocks and children. `after`: the last id of the page before; `status=None`: all."""
+        await self._open()
+        thread_id = None if thread is None else await self._id(thread)
+        place = None if after is None else ids.interrupt_of(after)
+        if after is not None and place is None:
+            raise NotFound("interrupt", after)
+        rows = await self.store.interrupts(thread=thread_id, agent=agent, kind=kind, status=status, limit=limit, after=place)
+        return [await self._shown(row) for row in rows]
+
+    async def stream(self, thread: Ref, *, after: int = 0) -> AsyncIterator[Event | Delta | Progress]:
+        """Events after a position, as they are committed by any process, and in between what streams. Ends with the thread."""
+        await self._open()
+        thread_id = await self._id(thread)
+        async for item in follow(self.store, thread_id, after, self._watch):
+            yield item
+
+    def _watch(self, thread_id: str, said: Callable[[Any], None]) -> Callable[[], None]:
+        watchers = self._watchers.setdefault(thread_id, [])
+        watchers.append(said)
+        return lambda: watchers.remove(said)
+
+    # ---- the lease outside a wake ----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open(self, thread_or_key: Ref) -> AsyncIterator[Thread[Any]]:
+        """Hold a thread's lease and work on it from your own code. A string that is no thread's id is a key: the thread without an agent that has
+        it, made if there is none. A wait unwinds the block and ends it; the thread is released and what waited can be answered.
+
+        Raises:
+            ThreadBusy: a wake holds it.
+        """
+        runner = await self._open()
+        thread_id = await self._id_or_new(thread_or_key)
+        asked = self.store.clock.ticks()
+        claim = await self.store.claim(thread_id, None, self._lease)
+        if claim is None:
+            row = await self._row(thread_id)
+            raise ThreadEnded(thread_id, row.status) if row.status in ("cancelled", "closed") else ThreadBusy(thread_id, row.lease_until)
+        wake = await runner.begin(claim, asked)
+        thread: Thread[Any] = Thread(wake, runner.about(claim.row.agent), claim.row, None)
+        try:
+            yield thread
+        except BaseException as error:
+            if not only_suspends(error):
+                raise
+        finally:
+            wake.seal()
+            await wake.drain()
+            await wake.release()
+            runner.end(wake)
+
+    async def _id_or_new(self, thread_or_key: Ref) -> str:
+        if isinstance(thread_or_key, tuple) or ids.thread_number(thread_or_key) is not None:
+            return await self._id(thread_or_key)
+        thread_id, _ = await self.store.create(NewThread("", [Draft("input", {"input": None})], thread_or_key))
+        return thread_id
+
+    def on(self, name: NoticeName) -> Callable[[Listener], Listener]:
+        """Register `async fn(notice)` for a kind of notice; told at least once, by any process that serves. See `Notice`."""
+
+        def register(listener: Listener) -> Listener:
+            self._outbox.add(name, listener)
+            return listener
+
+        return register
+
+    # ---- inside ----------------------------------------------------------------------------------------------------------------
+
+    async def _id(self, thread: Ref) -> str:
+        if isinstance(thread, tuple):
+            found = await self.store.find(*thread)
+            if found is None:
+                raise NotFound("thread", thread)
+            return found
+        if ids.thread_number(thread) is None:
+            raise NotFound("thread", thread)
+        return thread
+
+    async def _row(self, thread: Ref) -> ThreadRow:
+        row = await self.store.thread(await self._id(thread))
+        if row is None:
+            raise NotFound("thread", thread)
+        return row
+
+    @staticmethod
+    def _refusal(thread_id: str, refusal: Refused) -> Exception:
+        return NotFound("thread", thread_id) if refusal.why == "missing" else ThreadEnded(thread_id, refusal.why)
+
+
+def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
+    """The store that a URL names; nothing is opened yet.
+
+    Raises:
+        ValueError: no store has that scheme.
+    """
+    if not isinstance(url_or_store, str):
+        return url_or_store
+    scheme = url_or_store.partition(":")[0]
+    if scheme not in STORES or "://" not in url_or_store:
+        known = ", ".join(f"{name}://…" for name in STORES)
+        raise ValueError(f"{url_or_store!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
+    module, name = STORES[scheme]
+    made = getattr(import_module(module), name)
+    store: Store = made(clock) if scheme == "memory" else made(url_or_store, clock)
+    return store
+
+
+def _view(row: ThreadRow, *, events: tuple[Event, ...] = (), history: History | None = None, interrupts: tuple[Interrupt, ...] = ()) -> ThreadView:
+    end = row.last_end
+    error = None if end is None or end.kind != "failed" else end.data["error"]
+    result = end.data.get("value") if end is not None and end.kind == "turn_ended" else None
+    ended = row.turns if row.status in ("done", "closed") and row.turns else row.turns + 1
+    return ThreadView(
+        id=row.id,
+        agent=row.agent,
+        key=row.key,
+        status=row.status,
+        turn=ended,
+        result=result,
+        error=None if error is None or row.status != "failed" else ErrorInfo(error["type"], error["message"], error.get("where")),
+        context=row.context,
+        steps=tuple(step_views(history)) if history else (),
+        interrupts=interrupts,
+        events=events,
+        usage=history.counters.usage if history else Usage(),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _same(value: Json) -> Json:
+    return value
+
+
+def _unheard(promise: Promise) -> None:
+    return None

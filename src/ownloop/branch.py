@@ -1,0 +1,154 @@
+"""One hand-out of one step: what the branch has met, how often, and where it parks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import ProgramChanged, Suspend
+from .events import Draft, Event, Json
+from .history import Op, Request, StepLog
+from .interrupts import ApprovalPolicy, Vote
+from .wake import Wake
+
+GRANTED = ("approved", "edited")
+
+
+@dataclass
+class Branch:
+    """The state of a step while its branch runs. It begins anew on every wake, and with every hand-out.
+
+    Attributes:
+        upto: the position of the log at the hand-out: what people did later is not there yet.
+        proposed: the arguments that the model chose (or the program, for a named step).
+        met: operations that this hand-out has read or begun.
+        waiting: an operation has suspended; nothing new starts until the step is handed out again.
+        closed: reason and result given to `step.close`.
+        covered: a compaction may have left out what this (named) step holds; it is read before the first operation.
+    """
+
+    wake: Wake
+    log: StepLog
+    upto: int
+    proposed: Mapping[str, Json]
+    met: set[str] = field(default_factory=set)
+    waiting: bool = False
+    closed: tuple[str | None, Json] | None = None
+    covered: bool = False
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> Mapping[str, Json]:
+        """The recorded arguments with people's edits."""
+        return self.wake.history.effective(self.log, self.proposed, self.upto)
+
+    async def read(self) -> None:
+        """Have the whole step in memory, also what a compaction covers."""
+        if self.covered:
+            self.covered = False
+            wake = self.wake
+            wake.history.recall(await wake.store.recall(wake.thread_id, self.log.id, wake.history.covered))
+
+    def begin_again(self, upto: int) -> None:
+        """The program names the step once more in this wake: its operations are counted from the first again."""
+        self.upto = upto
+        self._counts.clear()
+
+    def edits(self) -> list[Event]:
+        """People's edits of the call, as seen from the hand-out."""
+        closings = (self.wake.history.closing(one, self.upto) for one in self.log.requests.values() if one.kind in ("approval", "hold"))
+        return [event for event in closings if event is not None and event.data.get("kind") == "edited"]
+
+    def key(self, kind: str, what: str = "", label: str | None = None) -> str:
+        """The next operation of this kind and content: "run:deploy", then "run:deploy#2"; with a label "run:restart@web-1"."""
+        base = kind + (f":{what}" if what else "") + (f"@{label}" if label else "")
+        count = self._counts[base] = self._counts.get(base, 0) + 1
+        return base if count == 1 else f"{base}#{count}"
+
+    def op(self, key: str) -> Op | None:
+        """What is recorded under a key; it counts as read from now on."""
+        self.met.add(key)
+        return self.log.ops.get(key)
+
+    def suspend(self) -> Suspend:
+        """The exception that unwinds this branch; nothing new starts in it."""
+        self.waiting = True
+        return self.wake.suspend()
+
+    def check_may_start(self) -> None:
+        """Nothing starts in a step that waits, or that a message superseded."""
+        if self.waiting or self.log.ended is not None:
+            raise self.suspend()
+
+    def check_nothing_unread(self) -> None:
+        """No function starts in a step that holds an approval which is not granted, or a call in doubt, that this hand-out has not read.
+
+        Raises:
+            ProgramChanged: the program went another way than the log.
+        """
+        for request in self.log.requests.values():
+            if request.kind in ("approval", "result") and request.event.op not in self.met and not self._is_granted(request):
+                state = "open" if self.wake.history.closing(request, self.upto) is None else request.event.data["kind"] + " and not granted"
+                raise ProgramChanged(self.log.id, f"{request.event.op} is {state}, and this program passed it by")
+        for op in self.log.doubts():
+            if op.key not in self.met and (self.log.id, op.key) not in self.wake.live:
+                raise ProgramChanged(self.log.id, f"{op.key} may have happened, and this program passed it by")
+
+    def _is_granted(self, request: Request) -> bool:
+        if request.status in ("superseded", "withdrawn"):
+            return True  # it asks nothing any more
+        closing = self.wake.history.closing(request, self.upto)
+        if closing is None or closing.data.get("kind") not in GRANTED:
+            return False
+        decision = request.decision()
+        if closing.data["kind"] == "approved" or decision is None or decision.by is None:
+            return True
+        policy = ApprovalPolicy.from_json(request.event.data["policy"])
+        return policy.satisfied_by([Vote(decision.by, "edited", decision.at)]) or self._is_asked_anew(request, decision.value)
+
+    def _is_asked_anew(self, edited: Request, arguments: Json) -> bool:
+        later = (one for one in self.log.requests.values() if one.event.seq > edited.event.seq and one.event.op in self.met)
+        return any(one.kind == "approval" and one.event.data["arguments"] == arguments for one in later)
+
+    async def park(self, key: str, draft: Draft, over: Mapping[str, Json], *, again: bool = False) -> Event | None:
+        """Wait for an interrupt: its closing event if there is one, else None, with the request in the log and this branch waiting.
+
+        `draft` is the request if none was made yet; `over` is the data of the event that closes it once its deadline has passed ("kind" makes it a
+        decision). With `again` an expired one is asked anew.
+        """
+        await self.read()
+        history, wake = self.wake.history, self.wake
+        op = self.op(key)
+        request = op.request if op is not None else None
+        if request is not None and self._is_over(request, again):
+            request = None
+        if request is None:
+            if self.log.ended is not None:
+                raise self.suspend()
+            events = await wake.begin(draft)
+            request = self.log.requests[events[0].seq]
+        elif request.is_open and request.expires_at is not None and request.expires_at <= wake.now:
+            kind = "decision" if "kind" in over else "outcome"
+            await wake.settle(Draft(kind, {"request": request.event.seq, **over}, self.log.id, key))  # type: ignore[arg-type]  # one of two kinds
+            if again and request.status == "expired":
+                return await self.park(key, draft, over, again=again)
+        closing = history.closing(request, self.upto)
+        if closing is None:
+            self.waiting = wake.parked = True
+        return closing
+
+    def _is_over(self, request: Request, again: bool) -> bool:
+        """Whether a recorded request asks nothing any more, so that a new one must be made."""
+        closing = self.wake.history.closing(request, self.upto)
+        if request.status in ("superseded", "withdrawn"):
+            return True
+        is_expired = closing is not None and request.status == "expired"
+        return is_expired and (again or (closing is not None and closing.seq < self.wake.history.retried))
+
+    def superseded(self) -> list[Draft]:
+        """Open requests that the program passed by for a later one: they are closed with that word."""
+        waiting = [one for one in self.log.open_requests() if one.event.op in self.met and one.kind != "child"]
+        newest = max((one.event.seq for one in waiting), default=0)
+        passed = [one for one in self.log.open_requests() if one.event.op not in self.met and one.event.seq < newest]
+        kinds = ("approval", "question", "result", "event", "timer")
+        return [Draft("decision", {"request": one.event.seq, "kind": "superseded"}, self.log.id, one.event.op) for one in passed if one.kind in kinds]

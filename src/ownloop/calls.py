@@ -1,0 +1,512 @@
+"""`step.run`: which call it is, `started` before it, its tries, its timeout, and what is done when nobody knows its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+import typing
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from .branch import Branch
+from .errors import CallNoLongerValid, ProgramChanged
+from .events import Draft, Event, Json, clip, digest, to_json
+from .history import Op
+from .intents import Intent, UnknownIntent
+from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, call_context, promise_of
+from .wake import in_thread
+
+log = logging.getLogger("ownloop")
+
+NO_OUTCOME = "the process died, or was frozen until its lease ran out, before an outcome was recorded"
+
+
+class _NotStarted(Exception):
+    """The lease had run out right before the call."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call that a program asks for."""
+
+    branch: Branch
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    promise: Promise
+    returns: TypeAdapter[Any]
+    key: str
+    digest: str | None
+
+    @property
+    def step_id(self) -> str:
+        return self.branch.log.id
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every start and try of this operation, in every process."""
+        return f"{self.step_id}/{self.key}"
+
+    @property
+    def op(self) -> Op | None:
+        return self.branch.op(self.key)
+
+
+async def run(
+    branch: Branch, intent: Intent | None, label: str | None, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Outcome[Any]:
+    """See `Step.run`."""
+    await branch.read()
+    call = _identify(branch, intent, label, fn, args, kwargs)
+    if (live := branch.wake.live.get((call.step_id, call.key))) is not None:
+        return _outcome(await asyncio.shield(live), call)
+    op = call.op
+    if op is not None and op.outcome is not None:
+        return _outcome(op.outcome, call)
+    branch.check_may_start()
+    if isinstance(intent, UnknownIntent):
+        raise CallNoLongerValid(call.step_id, intent.name, intent.why)
+    if not call.promise.reads and op is not None and op.in_doubt:
+        known = await _resolve(call, op, NO_OUTCOME)
+        if known is not None:
+            return _outcome(known, call)
+    await _check_unread(call)
+    return _outcome(await _start(call), call)
+
+
+# ---- identity ----------------------------------------------------------------------------------------------------------------
+
+
+def _identify(
+    branch: Branch, intent: Intent | None, label: str | None, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Run:
+    if not callable(fn):
+        raise TypeError(f"step.run({fn!r}): pass the function itself, then its arguments: step.run(deploy, tag)")
+    promise, returns = promise_of(fn), result_type(fn)
+    if not args and not kwargs and intent is not None and not isinstance(intent, UnknownIntent):
+        kwargs = _from_intent(fn, intent)
+    key = branch.key("run", promise.name, label)
+    known = None if label is not None else digest([[_plain(arg) for arg in args], {name: _plain(arg) for name, arg in kwargs.items()}])[:16]
+    call = Run(branch, fn, args, kwargs, promise, returns, key, known)
+    return _after_an_edit(call) if _differs(call) else call
+
+
+def _differs(call: Run) -> bool:
+    op = call.op
+    recorded = None if op is None else op.outcome or (op.started[-1] if op.started else None)
+    return recorded is not None and call.digest is not None and recorded.data.get("args", call.digest) != call.digest
+
+
+def _after_an_edit(call: Run) -> Run:
+    """Other arguments than the recorded ones: another operation if a person edited the call since, else the program changed."""
+    op = call.op
+    assert op is not None
+    recorded = op.outcome or op.started[-1]
+    edits = [edit.seq for edit in call.branch.edits() if edit.seq > recorded.seq]
+    if edits and not op.in_doubt:
+        return replace(call, key=f"{call.key}~{edits[-1]}")
+    raise ProgramChanged(
+        call.step_id,
+        f"{call.key} is recorded with other arguments than the program passes now",
+        "pass the same arguments on every wake, or name operations that move: step.named(name).run(…); then retry the thread",
+    )
+
+
+def _from_intent(fn: Callable[..., Any], intent: Intent) -> dict[str, Any]:
+    """The function's parameters from the intent's fields of the same names."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return {}
+    fields = {name: getattr(intent, name) for name in type(intent).model_fields}
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return fields
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    missing = [one.name for one in named if one.default is one.empty and one.name not in fields]
+    if missing:
+        raise TypeError(
+            f"{promise_of(fn).name} needs {', '.join(missing)}, and {intent.intent_name} has no such field ({', '.join(fields) or 'it has none'}); "
+            "rename the parameter, or pass the arguments: step.run(fn, …)"
+        )
+    return {one.name: fields[one.name] for one in named if one.name in fields}
+
+
+def _plain(value: object) -> Json:
+    """An argument for the digest; what has no JSON form counts by its type."""
+    try:
+        return to_json(value)
+    except Exception:  # pydantic, recursion, a __str__ that fails: none of it is this call's business
+        return f"<{type(value).__qualname__}>"
+
+
+async def _check_unread(call: Run) -> None:
+    """Raise `ProgramChanged` if the log holds something that this hand-out passed by. Siblings of a `gather` get a moment to read theirs."""
+    for _ in range(3):
+        if not _unread(call):
+            break
+        await asyncio.sleep(0)
+    call.branch.check_nothing_unread()
+    if (passed := _unread(call)) and not call.promise.reads:
+        raise ProgramChanged(
+            call.step_id,
+            f"{call.key} would start, but {passed[0]} is recorded and this program did not read it",
+            "keep the operations of an open step in order, or name those that move or run side by side: step.named(name).run(…); then retry",
+        )
+
+
+def _unread(call: Run) -> list[str]:
+    runs = [op for op in call.branch.log.runs() if op.key not in call.branch.met and "@" not in op.key and (op.started or op.outcome)]
+    return [op.key for op in runs if not (op.outcome is not None and op.outcome.data.get("reads"))]
+
+
+# ---- starting ------------------------------------------------------------------------------------------------------------------
+
+
+async def _start(call: Run) -> Event:
+    """Record `started` (unless the function only reads), call it, record its outcome."""
+    wake, branch = call.branch.wake, call.branch
+    started: Event | None = None
+    if not call.promise.reads:
+        before = branch.log.ops[call.key].started if call.key in branch.log.ops else []
+        data = {
+            **({"args": call.digest} if call.digest else {}),
+            **({"in_doubt": call.promise.in_doubt} if call.promise.in_doubt in ("retry", "fail") else {}),
+            **({"after": before[-1].seq} if before else {}),
+        }
+        started = (await wake.begin(Draft("started", data, call.step_id, call.key)))[0]
+    task = wake.launch(call.step_id, call.key, _perform(call, started))
+    return await asyncio.shield(task)
+
+
+async def _perform(call: Run, started: Event | None) -> Event:
+    """All tries of one start, until an event says what became of it. Raises Suspend where only a person can."""
+    wake, tries = call.branch.wake, 0
+    first = None if started is None else call.branch.log.ops[call.key].started[0].seq
+    while True:
+        result = await _attempt(call)
+        if isinstance(result, _NotStarted):
+            assert started is not None
+            await wake.fact(Draft("not_started", {"started": started.seq}, call.step_id, call.key))
+            raise call.branch.suspend()
+        if isinstance(result, _Trouble) and tries < call.promise.retry and not result.is_cut:
+            tries += 1
+            await wake.fact(Draft("tried", {"try": tries, "error": result.error}, call.step_id, call.key))
+            await asyncio.sleep(min(30.0, 0.1 * 2**tries))
+            continue
+        if isinstance(result, _Trouble) and result.is_unknown:
+            return await _unknown(call, result)
+        return await _record(call, result, first)
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """A try that gave no result. `is_unknown`: its effect may have happened; `is_cut`: somebody stopped it."""
+
+    error: Json
+    is_unknown: bool = False
+    is_cut: bool = False
+
+    def to_json(self) -> Json:
+        return {"error": self.error, **({"unknown": True} if self.is_unknown else {})}
+
+
+async def _attempt(call: Run) -> Any:
+    """One try: the function's result, a `_Trouble`, or a `_NotStarted`."""
+    promise, wake = call.promise, call.branch.wake
+    work = _invoke(call)
+    try:
+        if promise.reads:
+            return await wake.interruptible(_within(work, promise.timeout))
+        return await _let_go_after(call, asyncio.ensure_future(work), promise.timeout)
+    except _NotStarted as refusal:
+        return refusal
+    except asyncio.CancelledError as error:
+        return _Trouble(_error(call, error), is_unknown=not promise.reads, is_cut=True)
+    except Exception as error:
+        is_unknown = not promise.reads and isinstance(error, promise.unknown_on)
+        return _Trouble(_error(call, error), is_unknown=is_unknown)
+
+
+def _error(call: Run, error: BaseException) -> Json:
+    return call.branch.wake.setting.redact(error_json(error))
+
+
+async def _within(work: Any, timeout: timedelta | None) -> Any:
+    async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+        return await work
+
+
+async def _let_go_after(call: Run, task: asyncio.Task[Any], timeout: timedelta | None) -> Any:
+    """The result, or a `_Trouble` once the time is up; the call itself goes on and its outcome is still taken."""
+    done, _ = await asyncio.wait({task}, timeout=None if timeout is None else timeout.total_seconds())
+    if done:
+        return task.result()
+    call.branch.wake.loosen(asyncio.ensure_future(_afterwards(call, task)))
+    message = f"no answer within {timeout}; it may still happen"
+    return _Trouble({"type": "TimeoutError", "message": message}, is_unknown=True)
+
+
+async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
+    """The outcome of a call that was let go, once it ends after all."""
+    op = call.branch.log.ops[call.key]
+    try:
+        result = await task
+    except (asyncio.CancelledError, _NotStarted):
+        return
+    except Exception as error:
+        if isinstance(error, call.promise.unknown_on):
+            return
+        result = _Trouble(_error(call, error))
+    await _record(call, result, op.started[0].seq if op.started else None)
+
+
+async def _invoke(call: Run) -> Any:
+    """Call the function; the lease is looked at right before, where the function runs."""
+    wake = call.branch.wake
+    report = partial(wake.setting.progress, wake.thread_id, f"{call.step_id}/{call.key}")
+    call_context(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report))
+
+    def enter() -> Any:
+        if not call.promise.reads and not wake.is_leased:
+            raise _NotStarted
+        wake.setting.witness(call.promise)
+        return call.fn(*call.args, **call.kwargs)
+
+    if is_async(call.fn):
+        return await enter()
+    result = await in_thread(enter)
+    return await result if inspect.isawaitable(result) else result
+
+
+@cache
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to await."""
+    inner = fn.func if isinstance(fn, partial) else fn
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))
+
+
+# ---- outcomes ------------------------------------------------------------------------------------------------------------------
+
+
+async def _record(call: Run, result: Any, started: int | None) -> Event:
+    data = result.to_json() if isinstance(result, _Trouble) else _written(call, result)
+    marks = {"args": call.digest} if call.promise.reads and call.digest else {}
+    flags = {**({"reads": True} if call.promise.reads else {}), **({"judge": True} if call.promise.judges else {})}
+    event = await call.branch.wake.fact(Draft("outcome", {**data, **marks, **flags}, call.step_id, call.key), started=started)
+    return call.branch.log.ops[call.key].outcome or event
+
+
+def _written(call: Run, value: Any) -> dict[str, Json]:
+    """The result as it is recorded: JSON after `redact`. What cannot be written is done all the same, and never rerun for that."""
+    try:
+        plain = call.branch.wake.setting.redact(to_json(call.returns.dump_python(value, mode="json", warnings=False)))
+        call.returns.validate_python(plain)
+        return {"value": plain}
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        log.warning("%s of %s returned a %s that cannot be written (%s)", call.key, call.step_id, type(value).__qualname__, clip(str(error), 200))
+        return {"value": None, "unwritable": type(value).__qualname__}
+
+
+def _outcome(event: Event, call: Run) -> Outcome[Any]:
+    """A recorded outcome as the program sees it, on the first wake as on the tenth."""
+    data = event.data
+    if "error" in data:
+        error = data["error"]
+        return Outcome(False, ErrorInfo(error["type"], error["message"], error.get("where")), data.get("unknown", False))
+    if "unwritable" in data:
+        return Outcome(True, _value=None)
+    return Outcome(True, _value=revive(call.returns, data.get("value"), call.step_id, call.key))
+
+
+def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> Any:
+    """Recorded JSON as the type that the program names.
+
+    Raises:
+        ProgramChanged: the type of today refuses it.
+    """
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise ProgramChanged(step_id, f"what {what} recorded is no {adapter_name(adapter)} any more ({where}: {first['msg']})") from None
+
+
+def adapter_name(adapter: TypeAdapter[Any]) -> str:
+    return getattr(adapter._type, "__name__", None) or str(adapter._type)
+
+
+def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
+    """What the function's results are validated by: its return annotation, or plain JSON.
+
+    Raises:
+        TypeError: the annotation has no JSON form; nothing was started.
+    """
+    target = inspect.unwrap(fn.func if isinstance(fn, partial) else fn)
+    if not inspect.isroutine(target) and not isinstance(target, type):
+        target = getattr(type(target), "__call__", target)
+    return _adapter_of(getattr(target, "__func__", target))
+
+
+@cache
+def _adapter_of(target: Callable[..., Any]) -> TypeAdapter[Any]:
+    if isinstance(target, type):
+        return type_adapter(target, f"{target.__name__}(…)")
+    if "return" not in getattr(target, "__annotations__", {}):
+        return type_adapter(Any, "")
+    try:
+        annotation = typing.get_type_hints(target, include_extras=True)["return"]
+    except NameError:  # a class of an enclosing function, under postponed annotations
+        return type_adapter(Any, "")
+    return type_adapter(annotation, f"{getattr(target, '__name__', target)}() -> {annotation}")
+
+
+def type_adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
+    """A pydantic adapter, or an error that says what to do."""
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        reason = str(error).splitlines()[0]
+        raise TypeError(f"{what}: this type has no JSON form ({reason}). Return JSON, a dataclass or a pydantic model; nothing was started") from None
+
+
+def error_json(error: BaseException) -> dict[str, Json]:
+    """A failure for the log: type, message, the innermost frame of the user's own code; the traceback is for people, not for prompts."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parent)
+    own = [frame for frame in frames if not frame.filename.startswith((package, "<")) and "site-packages" not in frame.filename]
+    own = [frame for frame in own if "/asyncio/" not in frame.filename and not frame.filename.endswith("threading.py")]
+    text = "".join(traceback.format_exception(error))
+    return {
+        "type": type(error).__name__,
+        "message": clip(_message(error), 2000),
+        **({"where": f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"} if own else {}),
+        "trace": text if len(text) <= 8000 else "…" + text[-8000:],
+    }
+
+
+def _message(error: BaseException) -> str:
+    with suppress(Exception):  # a __str__ that fails must not hide the failure
+        return str(error).encode("utf-8", "replace").decode()
+    return f"<{type(error).__name__} whose message cannot be shown>"
+
+
+# ---- in doubt ------------------------------------------------------------------------------------------------------------------
+
+
+async def _unknown(call: Run, trouble: _Trouble) -> Event:
+    """A start of this wake whose outcome is unknown. A verify that says "not happened" makes it a plain failure."""
+    op = call.branch.log.ops[call.key]
+    policy = call.promise.in_doubt
+    if policy == "retry":
+        return await _record(call, trouble, op.started[0].seq)
+    if callable(policy) and isinstance(await _verify(call), NotHappened):
+        return await _record(call, replace(trouble, is_unknown=False), op.started[0].seq)
+    known = await _resolve(call, op, f"{trouble.error['type']}: {trouble.error['message']}")
+    if known is None:  # a person said, in an earlier wake, that it did not happen
+        return await _record(call, replace(trouble, is_unknown=False), op.started[0].seq)
+    return known
+
+
+async def _resolve(call: Run, op: Op, why: str) -> Event | None:
+    """What became of a start without an outcome; None: it did not happen, start it again. Raises Suspend while a person is asked."""
+    policy = call.promise.in_doubt
+    if policy == "retry":
+        return None
+    if policy == "fail":
+        return await _conclude(call.branch, op, {"error": _doubtful(why), "unknown": True})
+    if callable(policy):
+        answer = await _verify(call)
+        if isinstance(answer, NotHappened):
+            return None
+        if isinstance(answer, Happened):
+            return await _conclude(call.branch, op, _written(call, answer.value), by="verify")
+    return await ask_if_happened(call.branch, op, why, call.returns)
+
+
+async def _verify(call: Run) -> Answer:
+    """Ask the user's `verify(key)`; what fails there is not known."""
+    verify = call.promise.in_doubt
+    assert callable(verify)
+    try:
+        answer = verify(call.idempotency_key) if is_async(verify) else await in_thread(verify, call.idempotency_key)
+        answer = await answer if inspect.isawaitable(answer) else answer
+    except Exception:
+        log.exception("verify of %s failed; a person is asked", call.key)
+        return Unknown()
+    if not isinstance(answer, Happened | NotHappened | Unknown):
+        raise TypeError(f"verify of {call.promise.name} returned {answer!r}; return Happened(value), NotHappened() or Unknown()")
+    return answer
+
+
+async def ask_if_happened(branch: Branch, op: Op, why: str, returns: TypeAdapter[Any] | None = None) -> Event | None:
+    """One question per start: did it happen, and with what result? None: it did not."""
+    start = op.started[-1]
+    name = op.key.removeprefix("run:")
+    request = {
+        "kind": "in_doubt",
+        "name": branch.log.name,
+        "arguments": dict(branch.arguments),
+        "question": f"Did {name} happen? It was started at {start.at:%Y-%m-%d %H:%M:%S}Z.",
+        "call": op.key,
+        "error": clip(why, 500),
+        **({"schema": schema} if (schema := _result_schema(returns)) else {}),
+    }
+    key = f"doubt:{op.key}@{start.seq}"
+    branch.met.add(op.key)
+    closing = await branch.park(key, Draft("request", request, branch.log.id, key), {})
+    if closing is None:
+        raise branch.suspend()
+    answer = closing.data["value"]
+    if not answer["happened"]:
+        return None
+    return await _conclude(branch, op, {"value": answer.get("value")}, by=closing.by)
+
+
+def _result_schema(returns: TypeAdapter[Any] | None) -> Json:
+    with suppress(Exception):  # a type without a schema is asked for as plain JSON
+        return returns.json_schema() if returns is not None else None
+    return None
+
+
+async def _conclude(branch: Branch, op: Op, data: Mapping[str, Json], by: str | None = None) -> Event:
+    draft = Draft("outcome", data, branch.log.id, op.key, by)
+    event = await branch.wake.fact(draft, started=op.started[0].seq)
+    return op.outcome or event
+
+
+async def end_doubts(branch: Branch) -> None:
+    """Before a step ends: every call in it has an outcome, or a person is asked for it."""
+    await branch.wake.drain(branch.log.id)
+    for op in branch.log.doubts():
+        if op.started[-1].data.get("in_doubt") in ("retry", "fail"):
+            await _conclude(branch, op, {"error": _doubtful(NO_OUTCOME), "unknown": True})
+        elif await ask_if_happened(branch, op, NO_OUTCOME) is None:
+            await _conclude(branch, op, {"error": {"type": "NotHappened", "message": "a person said that it did not happen"}})
+
+
+def _doubtful(why: str) -> Json:
+    return {"type": "InDoubt", "message": f"nobody knows whether it happened: {why}"}
+
+
+def model_value(value: object) -> Json:
+    """A value that a handler hands over, as JSON.
+
+    Raises:
+        TypeError: it has no JSON form.
+    """
+    try:
+        return to_json(value.model_dump(mode="json") if isinstance(value, BaseModel) else to_jsonable_python(value))
+    except (PydanticSerializationError, ValueError) as error:
+        raise TypeError(f"{type(value).__qualname__} cannot be written as JSON ({error}); pass JSON, a dataclass or a pydantic model") from None

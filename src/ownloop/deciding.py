@@ -1,0 +1,135 @@
+"""From a person's answer to the event that records it: checks against what was recorded and shown, and quorums."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from .errors import InvalidEdit
+from .events import Draft, Json, to_json
+from .intents import Intent
+from .interrupts import Actor, Interrupt, Verb, Vote
+from .tools import Happened, NotHappened, Unknown
+
+NOTE_LIMIT = 4000
+
+
+def answer(
+    interrupt: Interrupt, verb: Verb, actor: Actor, value: Any, note: str, schema: Json, known: Mapping[str, type[Intent]], redact: Any
+) -> Draft:
+    """The `decision`, or the `vote` where more people must agree.
+
+    Raises:
+        NotAllowed: the policy, or the kind of interrupt, forbids it.
+        InvalidEdit: the value does not fit.
+        ValueError: the note is too long.
+    """
+    interrupt.may(verb, actor)
+    if len(note) > NOTE_LIMIT:
+        raise ValueError(f"the note has {len(note)} characters; at most {NOTE_LIMIT:,} are kept")
+    data: dict[str, Json] = {
+        "request": interrupt.seq,
+        **({"note": redact(note)} if note else {}),
+        **({"groups": list(actor.groups)} if actor.groups else {}),
+    }
+    if verb == "approve":
+        return _approval(interrupt, actor, data)
+    if verb == "edit":
+        data |= {"kind": "edited", "value": redact(_edited(interrupt, value, schema, known))}
+    elif verb == "reject":
+        data |= {"kind": "rejected"}
+    elif verb == "respond":
+        data |= {"kind": "responded", "value": redact(_json(interrupt, value))}
+    else:
+        data |= {"kind": "answered", "value": redact(_answered(interrupt, value))}
+    return _draft("decision", interrupt, actor, data)
+
+
+def _draft(kind: Any, interrupt: Interrupt, actor: Actor, data: Mapping[str, Json]) -> Draft:
+    return Draft(kind, data, interrupt.step_id, None, actor.id)
+
+
+def _approval(interrupt: Interrupt, actor: Actor, data: Mapping[str, Json]) -> Draft:
+    votes = [*interrupt.votes, Vote(actor, "approved", interrupt.created_at)]
+    kind = "decision" if interrupt.policy.satisfied_by(votes) else "vote"
+    return _draft(kind, interrupt, actor, {**data, "kind": "approved"})
+
+
+def _json(interrupt: Interrupt, value: Any) -> Json:
+    try:
+        return to_json(value)
+    except ValueError as error:
+        raise InvalidEdit(interrupt, [("", f"{type(value).__name__} has no JSON form: {error}")]) from None
+
+
+def _edited(interrupt: Interrupt, value: Any, schema: Json, known: Mapping[str, type[Intent]]) -> Json:
+    """Full new arguments (or the full new result), checked by the recorded JSON Schema, else by the class of this process."""
+    plain = _json(interrupt, value.model_dump(mode="json") if isinstance(value, Intent) else value)
+    if interrupt.kind == "result":
+        return plain
+    if not isinstance(plain, dict):
+        raise InvalidEdit(interrupt, [("", f"{plain!r} is no object; send the full arguments")])
+    if schema is not None and _by_schema(interrupt, plain, schema):
+        return plain
+    if (intent := known.get(interrupt.name)) is not None:
+        _by_class(interrupt, plain, intent)
+    return plain
+
+
+def _by_class(interrupt: Interrupt, arguments: Json, intent: type[Intent]) -> None:
+    try:
+        intent.model_validate_json(json.dumps(arguments), strict=True)
+    except ValidationError as error:
+        problems = [("/" + "/".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors()]
+        raise InvalidEdit(interrupt, problems) from None
+
+
+def _by_schema(interrupt: Interrupt, value: Json, schema: Json) -> bool:
+    """Whether the value was checked; False where the package jsonschema is not installed.
+
+    Raises:
+        InvalidEdit: with a JSON pointer for each problem.
+    """
+    try:
+        jsonschema = importlib.import_module("jsonschema")
+    except ImportError:
+        return False
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise InvalidEdit(interrupt, [("/" + "/".join(str(part) for part in error.path), error.message) for error in errors])
+    return True
+
+
+def _answered(interrupt: Interrupt, value: Any) -> Json:
+    if interrupt.kind == "in_doubt":
+        return _happened(interrupt, value)
+    plain = _json(interrupt, value)
+    if interrupt.choices is not None and plain not in interrupt.choices:
+        raise InvalidEdit(interrupt, [("", f"{plain!r} is none of {', '.join(map(repr, interrupt.choices))}")])
+    if interrupt.schema is not None and not _by_schema(interrupt, plain, interrupt.schema):
+        if interrupt.schema == {"type": "string"} and not isinstance(plain, str):
+            raise InvalidEdit(interrupt, [("", f"{plain!r} is not a string")])
+    return plain
+
+
+def _happened(interrupt: Interrupt, value: Any) -> Json:
+    """`Happened(v)`, `NotHappened()`, or their JSON {"happened": true, "value": v}."""
+    if isinstance(value, Unknown):
+        raise InvalidEdit(interrupt, [("", "Unknown() answers nothing; leave the question open until somebody knows")])
+    if isinstance(value, NotHappened):
+        return {"happened": False}
+    result = value
+    if isinstance(value, dict) and isinstance(value.get("happened"), bool) and set(value) <= {"happened", "value"}:
+        if not value["happened"]:
+            return {"happened": False}
+        result = Happened(value.get("value"))
+    if not isinstance(result, Happened):
+        raise InvalidEdit(interrupt, [("", f"{value!r} does not say whether it happened; answer Happened(value) or NotHappened()")])
+    plain = _json(interrupt, result.value)
+    if interrupt.schema is not None:
+        _by_schema(interrupt, plain, interrupt.schema)
+    return {"happened": True, "value": plain}

@@ -1,0 +1,112 @@
+"""Wakes and timers inside this process, for stores that tell when another process has committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from ..errors import StoreError
+from ..stores.base import Store
+from .base import RunOne
+
+log = logging.getLogger("ownloop")
+
+LONGEST_NAP = 5.0
+"""Seconds between looks at the store, whatever it says: the machine's clock may have been set."""
+
+
+class Embedded:
+    """Runs at most `concurrency` handlers at once. Threads that wait cost nothing here: they are rows."""
+
+    def __init__(self, store: Store, agents: Callable[[], Collection[str]], concurrency: int = 100) -> None:
+        self._store, self._agents, self._concurrency = store, agents, concurrency
+        self._queue: deque[str] = deque()
+        self._queued: set[str] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._changed: asyncio.Event | None = None
+
+    async def wake(self, thread_id: str, *, at: datetime | None = None, tx: Any = None) -> None:
+        self.hint(thread_id)
+
+    def hint(self, thread_id: str) -> None:
+        """The same from the event loop, without waiting."""
+        if self._changed is None:
+            return
+        if thread_id in self._running:
+            self._again.add(thread_id)
+        elif thread_id not in self._queued:
+            self._queued.add(thread_id)
+            self._queue.append(thread_id)
+        self._changed.set()
+
+    async def serve(self, run_one: RunOne) -> None:
+        loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        unlisten = self._store.listen(lambda ids: self._notice(loop) if ids is None else None)
+        unmove = self._store.clock.on_move(lambda: self._notice(loop))
+        try:
+            while True:
+                await self._turn(run_one)
+        finally:
+            unlisten()
+            unmove()
+            while self._running:
+                await asyncio.wait(list(self._running.values()))
+            self._changed = None
+
+    def _notice(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._look_again)
+
+    def _look_again(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+    async def _turn(self, run_one: RunOne) -> None:
+        """Start what there is room for, then wait for something to change."""
+        assert self._changed is not None
+        self._changed.clear()
+        nap = LONGEST_NAP
+        if not self._queue and len(self._running) < self._concurrency:
+            nap = await self._sweep()
+        while self._queue and len(self._running) < self._concurrency:
+            thread_id = self._queue.popleft()
+            self._queued.discard(thread_id)
+            self._running[thread_id] = asyncio.ensure_future(self._run(thread_id, run_one))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), nap)
+
+    async def _sweep(self) -> float:
+        """Queue what the rows say is runnable; seconds until the next one may become so."""
+        try:
+            ready, due = await self._store.runnable(self._agents(), self._concurrency + len(self._running))
+        except StoreError as error:
+            log.error("the store could not be read, trying again: %s", error)
+            return 1.0
+        for thread_id in ready:
+            if thread_id not in self._running and thread_id not in self._queued:
+                self._queued.add(thread_id)
+                self._queue.append(thread_id)
+        if due is None:
+            return LONGEST_NAP
+        return min(LONGEST_NAP, max(0.001, (due - self._store.clock.now()).total_seconds()))
+
+    async def _run(self, thread_id: str, run_one: RunOne) -> None:
+        is_runnable = False
+        try:
+            is_runnable = await run_one(thread_id)
+        except Exception:  # the wake's own errors are in its log; this is the store, or a bug
+            log.exception("a wake of %s could not be run; it is tried again when its lease has run out", thread_id)
+            await asyncio.sleep(0.5)
+        finally:
+            del self._running[thread_id]
+            if is_runnable or thread_id in self._again:
+                self._again.discard(thread_id)
+                self.hint(thread_id)
+            self._look_again()

@@ -1,0 +1,221 @@
+"""`Intent`: what a model may choose. The class's name in snake case is the intent's name; its docstring tells the model what it is for."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .events import Json, digest
+
+
+def snake_case(name: str) -> str:
+    """`DeployBackend` → `deploy_backend`, `HTTPGet2` → `http_get2`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+class Intent(BaseModel):
+    """Base of the classes a model chooses from.
+
+    Frozen, and unknown fields are refused. There is no tag field: what is recorded is `{"intent": "deploy_backend", "arguments": {…}}`.
+
+        class DeployBackend(Intent):
+            \"\"\"Deploy the backend at a tag. High stakes.\"\"\"
+            tag: str
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    intent_name: ClassVar[str] = "intent"
+    """The class's name in snake case."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.intent_name = snake_case(cls.__name__)
+
+
+class UnknownIntent(Intent):
+    """A recorded call whose class is gone, or no longer accepts its arguments. It can be closed or asked about, never run."""
+
+    name: str
+    arguments: dict[str, Any]
+    why: str
+
+
+def arguments_of(intent: Intent) -> dict[str, Json]:
+    """The intent's fields as JSON, as they are recorded."""
+    return intent.model_dump(mode="json")
+
+
+@cache
+def argument_schema(intent: type[Intent]) -> dict[str, Json]:
+    """The JSON Schema (2020-12) of one intent's arguments."""
+    return intent.model_json_schema()
+
+
+@cache
+def schema_digest(intent: type[Intent]) -> str:
+    """Names the schema that a selection was made under: 16 hex digits."""
+    return digest(argument_schema(intent))[:16]
+
+
+def members(annotation: Any) -> tuple[type[Intent], ...]:
+    """The intent classes in `A`, `A | B`, `list[A | B]`, an awaitable of them, a type alias, or an iterable of classes.
+
+    Raises:
+        TypeError: for anything else, or two classes with one name.
+    """
+    found = tuple(dict.fromkeys(_members(annotation)))
+    by_name(found)
+    return found
+
+
+def by_name(intents: Iterable[type[Intent]]) -> dict[str, type[Intent]]:
+    """The classes by their intent names.
+
+    Raises:
+        TypeError: when two classes have the same name.
+    """
+    named: dict[str, type[Intent]] = {}
+    for intent in intents:
+        other = named.setdefault(intent.intent_name, intent)
+        if other is not intent:
+            raise TypeError(
+                f"{_path(other)} and {_path(intent)} are both named {intent.intent_name!r}; "
+                "a thread tells intents apart by name, so rename one of the classes"
+            )
+    return named
+
+
+def schema_of(annotation: Any) -> dict[str, Json]:
+    """One JSON Schema for a choice between intents, in the form that is recorded.
+
+    `schema_of(A | B)` accepts `{"intent": "a", "arguments": {…}}` or the same for b; docstrings are the descriptions.
+    """
+    definitions: dict[str, Json] = {}
+    choices = []
+    for intent in members(annotation):
+        arguments = dict(argument_schema(intent))
+        definitions.update(arguments.pop("$defs", {}))
+        description = arguments.pop("description", "")
+        choices.append(
+            {
+                "type": "object",
+                "title": intent.intent_name,
+                **({"description": description} if description else {}),
+                "properties": {"intent": {"const": intent.intent_name}, "arguments": arguments},
+                "required": ["intent", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    return {"oneOf": choices, **({"$defs": definitions} if definitions else {})}
+
+
+def load_intent(name: str, arguments: Mapping[str, Json], known: Mapping[str, type[Intent]]) -> Intent:
+    """A recorded call as its class, or as `UnknownIntent` with the reason."""
+    intent = known.get(name)
+    if intent is None:
+        return UnknownIntent(name=name, arguments=dict(arguments), why=f"no class is named {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+    try:
+        return intent.model_validate(dict(arguments))
+    except ValidationError as error:
+        return UnknownIntent(name=name, arguments=dict(arguments), why=_explain(error))
+
+
+def find_intents(function: Callable[..., Any], frame: types.FrameType | None = None) -> tuple[type[Intent], ...]:
+    """The intents that a `decide` function declares: its `.intents`, else its return annotation, else none.
+
+    `frame` is where it was called: under `from __future__ import annotations` classes of an enclosing function are found there.
+    """
+    declared = getattr(function, "intents", None)
+    if declared is not None:
+        return members(declared)
+    target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)
+    annotation = _return_annotation(inspect.unwrap(target), frame)
+    if annotation is None or annotation is inspect.Signature.empty:
+        return ()
+    try:
+        return members(annotation)
+    except TypeError:
+        if any(True for _ in _classes_in(annotation)):
+            raise
+        return ()
+
+
+def names_in_reach(function: Callable[..., Any]) -> tuple[type[Intent], ...]:
+    """The intent classes that a handler's code can name: in its closure and its module."""
+    plain = inspect.unwrap(function)
+    plain = getattr(plain, "__func__", plain)
+    code = getattr(plain, "__code__", None)
+    if code is None:
+        return ()
+    cells = zip(code.co_freevars, plain.__closure__ or (), strict=False)
+    reach = {**plain.__globals__, **{name: _content(cell) for name, cell in cells}}
+    return tuple(dict.fromkeys(value for value in reach.values() if _is_intent(value)))
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet assigned
+        return None
+
+
+def _is_intent(value: object) -> typing.TypeGuard[type[Intent]]:
+    return isinstance(value, type) and issubclass(value, Intent) and value is not Intent and value is not UnknownIntent
+
+
+def _members(annotation: Any) -> list[type[Intent]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, Intent):
+        return [annotation]
+    if sys.version_info >= (3, 12) and isinstance(annotation, typing.TypeAliasType):
+        return _members(annotation.__value__)
+    origin = get_origin(annotation)
+    if origin is typing.Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, types.UnionType, list, tuple, typing.Annotated) or _is_awaitable(origin):
+        parts = [part for part in get_args(annotation) if part not in (type(None), Any, Ellipsis)]
+        return [intent for part in parts for intent in _members(part)]
+    if isinstance(annotation, (list, tuple, set, frozenset)):
+        return [intent for part in annotation for intent in _members(part)]
+    raise TypeError(f"{annotation!r} is not a choice of intents: write A, A | B or list[A | B], where A and B are subclasses of Intent")
+
+
+def _is_awaitable(origin: Any) -> bool:
+    return isinstance(origin, type) and hasattr(origin, "__await__")
+
+
+def _classes_in(annotation: Any) -> Iterable[type[Intent]]:
+    for part in (annotation, *get_args(annotation)):
+        if _is_intent(part):
+            yield part
+
+
+def _return_annotation(function: Any, frame: types.FrameType | None) -> Any:
+    raw = getattr(function, "__annotations__", {}).get("return")
+    if raw is None:
+        return None
+    plain = getattr(function, "__func__", function)
+    code = getattr(plain, "__code__", None)
+    local = dict(frame.f_locals) if frame is not None else {}
+    if code is not None:
+        local.update(zip(code.co_freevars, (_content(cell) for cell in plain.__closure__ or ()), strict=False))
+    try:
+        return get_type_hints(types.SimpleNamespace(__annotations__={"return": raw}), getattr(plain, "__globals__", {}), local).get("return")
+    except NameError:
+        return None
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(str(part) for part in item['loc']) or 'call'}: {item['msg']}" for item in error.errors())

@@ -1,0 +1,131 @@
+"""Leases kept alive from an OS thread, and looked after: a lost, paused or cancelled wake is told within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Protocol
+
+from .clock import Clock
+from .stores.base import ENDED, Pulse, Store
+
+log = logging.getLogger("ownloop")
+
+
+class Holder(Protocol):
+    """A wake as the keeper sees it. All three are called in the wake's event loop."""
+
+    thread_id: str
+    epoch: int
+
+    def renewed(self, until: float) -> None:
+        """The lease lasts until this tick of the clock."""
+        ...
+
+    def stop(self, why: str) -> None:
+        """Begin nothing more: the thread was paused or cancelled, or the lease is lost."""
+        ...
+
+    def heard(self) -> None:
+        """Somebody wrote to the log."""
+        ...
+
+
+class LeaseKeeper:
+    """Renews every lease of this process at a third of its length, whatever the event loop is doing."""
+
+    def __init__(self, store: Store, ttl: timedelta, clock: Clock) -> None:
+        self._store, self._ttl, self._clock = store, ttl, clock
+        self._held: dict[str, tuple[Holder, asyncio.AbstractEventLoop]] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unlisten = store.listen(self._heard)
+        self._looks: set[asyncio.Task[None]] = set()
+
+    def hold(self, holder: Holder) -> None:
+        """Keep this wake's lease until `let_go`."""
+        with self._lock:
+            self._held[holder.thread_id] = (holder, asyncio.get_running_loop())
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ownloop-leases", daemon=True)
+                self._thread.start()
+
+    def let_go(self, holder: Holder) -> None:
+        with self._lock:
+            known = self._held.get(holder.thread_id)
+            if known is not None and known[0] is holder:
+                del self._held[holder.thread_id]
+
+    def close(self) -> None:
+        self._unlisten()
+        self._stopped.set()
+
+    @property
+    def held(self) -> Collection[str]:
+        """Threads whose wake runs in this process."""
+        return list(self._held)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._ttl.total_seconds() / 3):
+            self._renew()
+
+    def _renew(self) -> None:
+        with self._lock:
+            held = dict(self._held)
+        if not held:
+            return
+        asked = self._clock.ticks()
+        try:
+            pulses = self._store.renew({thread_id: holder.epoch for thread_id, (holder, _) in held.items()}, self._ttl)
+        except Exception:  # a store that is away for a moment: the leases run out by themselves
+            log.exception("leases could not be renewed")
+            return
+        for thread_id, (holder, loop) in held.items():
+            pulse = pulses.get(thread_id)
+            if pulse is not None:
+                _post(loop, holder.renewed, asked + self._ttl.total_seconds())
+            self._tell(holder, loop, pulse)
+
+    def _heard(self, thread_ids: Collection[str] | None) -> None:
+        with self._lock:
+            touched = [item for thread_id, item in self._held.items() if thread_ids is None or thread_id in thread_ids]
+        for holder, loop in touched:
+            _post(loop, holder.heard)
+        if thread_ids is None and touched:
+            _post(touched[0][1], self._look)
+
+    def check(self, thread_id: str) -> None:
+        """Look at a thread's status now: this process has just changed it."""
+        if (known := self._held.get(thread_id)) is not None:
+            _post(known[1], self._look)
+
+    def _look(self) -> None:
+        task = asyncio.ensure_future(self._pulse())
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
+    async def _pulse(self) -> None:
+        held = dict(self._held)
+        pulses = await self._store.pulse(held)
+        for thread_id, (holder, loop) in held.items():
+            pulse = pulses.get(thread_id)
+            self._tell(holder, loop, pulse if pulse is not None and pulse.epoch == holder.epoch else None, pulse)
+
+    @staticmethod
+    def _tell(holder: Holder, loop: asyncio.AbstractEventLoop, mine: Pulse | None, seen: Pulse | None = None) -> None:
+        status = (mine or seen).status if mine or seen else "open"  # type: ignore[union-attr]  # one of the two is there
+        if status in ENDED or status == "paused":
+            _post(loop, holder.stop, status)
+        elif mine is None:
+            _post(loop, holder.stop, "lost")
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: object, *args: object) -> None:
+    try:
+        loop.call_soon_threadsafe(call, *args)  # type: ignore[arg-type]  # any callable
+    except RuntimeError:  # the loop is closed: nobody is left to tell
+        return

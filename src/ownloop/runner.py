@@ -1,0 +1,242 @@
+"""One wake of one handler, and its four ends: suspended, turn, failed, fenced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from .calls import error_json
+from .errors import OwnloopError, StoreError, Suspend
+from .events import Draft, Json, to_json
+from .history import History
+from .intents import Intent, names_in_reach
+from .step import Agents
+from .stores.base import Claim, Fenced
+from .thread import Thread, only_suspends
+from .wake import Setting, Wake
+
+log = logging.getLogger("ownloop")
+
+End = Literal["suspended", "turn", "failed", "fenced"]
+CRASH_LIMIT = 5
+"""Wakes in a row that may die without an end; one more and the thread is failed instead of killing the next worker."""
+
+Deps = Callable[[Thread[Any]], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A handler as the App knows it."""
+
+    name: str
+    handler: Callable[[Thread[Any]], Any]
+    intents: Mapping[str, type[Intent]]
+    interject: bool
+    returns: TypeAdapter[Any]
+    budget: Any = None
+
+    def known_intents(self) -> dict[str, type[Intent]]:
+        """Declared ones, and those that the handler's code can name."""
+        return {**{intent.intent_name: intent for intent in names_in_reach(self.handler)}, **self.intents}
+
+
+@dataclass(frozen=True)
+class WakeResult:
+    """How a wake ended, and whether the thread can be claimed again at once."""
+
+    end: End
+    runnable: bool = False
+
+
+@asynccontextmanager
+async def no_deps(thread: Thread[Any]) -> Any:
+    yield None
+
+
+class Runner:
+    """Runs wakes of the agents of one App."""
+
+    def __init__(self, setting: Setting, agents: Mapping[str, Agent], deps: Deps | None, resolve: Callable[[Any], str]) -> None:
+        self._setting, self._agents, self._deps, self._resolve = setting, agents, deps or no_deps, resolve
+        self.wakes: set[Wake] = set()
+
+    async def run_one(self, thread_id: str) -> WakeResult | None:
+        """Claim the thread and run its handler once; None if it was not runnable."""
+        asked = self._setting.store.clock.ticks()
+        claim = await self._setting.store.claim(thread_id, self._agents.keys(), self._setting.ttl)
+        if claim is None:
+            return None
+        wake = await self.begin(claim, asked)
+        try:
+            return await _OneWake(wake, claim, self._agents[claim.row.agent], self._deps, self.about(claim.row.agent)).run()
+        finally:
+            self.end(wake)
+
+    async def begin(self, claim: Claim, asked: float) -> Wake:
+        """The wake of a claim, its lease kept from now on."""
+        events = await self._setting.store.load(claim.row.id, claim.row.head)
+        wake = Wake(self._setting, claim, History(claim.row.id, events), asked)
+        self._setting.keeper.hold(wake)
+        self.wakes.add(wake)
+        return wake
+
+    def end(self, wake: Wake) -> None:
+        self._setting.keeper.let_go(wake)
+        self.wakes.discard(wake)
+
+    def about(self, agent: str) -> Agents:
+        """What steps of this agent must know of the program."""
+        known = self._agents[agent].known_intents() if agent in self._agents else {}
+        return Agents(agent, known, self._resolve, self.result_type)
+
+    def result_type(self, agent: str) -> TypeAdapter[Any]:
+        """What an agent's results are validated by; plain JSON for one that this process does not have."""
+        return self._agents[agent].returns if agent in self._agents else TypeAdapter(Any)
+
+
+class _OneWake:
+    def __init__(self, wake: Wake, claim: Claim, agent: Agent, deps: Deps, about: Agents) -> None:
+        self._wake, self._claim, self._agent, self._deps, self._about = wake, claim, agent, deps, about
+        self._thread = self._enter(frozenset())
+
+    def _enter(self, passed: frozenset[str]) -> Thread[Any]:
+        return Thread(self._wake, self._about, self._claim.row, None, interject=self._agent.interject, passed=passed)
+
+    async def run(self) -> WakeResult:
+        if self._claim.crashes > CRASH_LIMIT:
+            return await self._fail(_Poisoned(self._claim.crashes), tells=False)
+        try:
+            value = await self._handle()
+        except BaseException as error:
+            self._wake.seal()
+            await self._wake.drain()
+            return await self._unwound(error)
+        self._wake.seal()
+        await self._wake.drain()
+        if self._waits(value):
+            return await self._suspend()
+        return await self._end_turn(value)
+
+    async def _handle(self) -> Any:
+        """The handler's value; with `interject` it is entered again when a message came while everything waits."""
+        async with self._deps(self._thread) as deps:
+            passed: frozenset[str] = frozenset()
+            while True:
+                self._thread.deps = deps
+                try:
+                    return await self._agent.handler(self._thread)
+                except BaseException as error:
+                    handed = frozenset(self._thread._handed)
+                    if not (only_suspends(error) and self._is_interjected(handed - passed)):
+                        raise
+                    passed |= handed
+                await self._wake.drain()
+                self._thread = self._enter(passed)
+
+    def _is_interjected(self, handed: frozenset[str]) -> bool:
+        wake = self._wake
+        return self._agent.interject and bool(handed) and wake.stopping is None and wake.sealed is None and bool(wake.history.unread())
+
+    def _waits(self, value: Any) -> bool:
+        """Whether the handler returned while something it asked for is still open: softly (None), or by swallowing a Suspend."""
+        wake = self._wake
+        if wake.stopping is not None or not isinstance(wake.sealed, Suspend):
+            return True
+        branches = (*self._thread._handed.values(), *self._thread._named.values())
+        return any(branch.waiting for branch in branches) and (value is None or wake.raised)
+
+    async def _unwound(self, error: BaseException) -> WakeResult:
+        if only_suspends(error):
+            return await self._suspend()
+        if isinstance(error, StoreError) and self._wake.sealed is error:
+            log.error("%s: the wake ended, the store failed: %s", self._wake.thread_id, error)
+            return await self._suspend()
+        if isinstance(error, BaseExceptionGroup):
+            _, rest = error.split(Suspend)
+            error = rest if rest is not None else error
+        if not isinstance(error, Exception):
+            raise error  # a cancelled loop, KeyboardInterrupt: the lease runs out, the thread goes on elsewhere
+        return await self._fail(error, tells=not isinstance(error, OwnloopError))
+
+    async def _suspend(self) -> WakeResult:
+        wake = self._wake
+        if wake.stopping in ("lost", "cancelled", "closed"):
+            return WakeResult("fenced")
+        try:
+            if leftovers := self._thread._leftovers():
+                await wake.settle(*leftovers)
+            return WakeResult("suspended", await wake.release())
+        except (Suspend, StoreError) as error:
+            log.warning("%s: not released (%r); its lease runs out by itself", wake.thread_id, error)
+            return WakeResult("fenced")
+
+    async def _end_turn(self, value: Any) -> WakeResult:
+        wake = self._wake
+        wake.sealed = None  # the questions of calls in doubt are still asked
+        try:
+            ends, aside = await self._thread._end_turn()
+        except Suspend:
+            return await self._suspend()
+        data = self._written(value)
+        turn = Draft("turn_ended", {**data, "read": self._read()})
+        due = wake.history.due(wake.now) if aside else None
+        try:
+            goes_on = await wake.store.finish(
+                wake.thread_id, wake.epoch, [*ends, turn], status="done", seen=wake.history.head, due=due, aside=aside, tell=self._tell(data)
+            )
+        except Fenced as refusal:
+            wake.stop("lost" if refusal.why == "lease" else refusal.why)
+            return await self._suspend()
+        self._hint_parent()
+        return WakeResult("turn", goes_on)
+
+    def _written(self, value: Any) -> dict[str, Json]:
+        try:
+            return {"value": self._wake.setting.redact(to_json(self._agent.returns.dump_python(value, mode="json", warnings=False)))}
+        except (ValueError, TypeError) as error:
+            log.warning("%s returned a %s that cannot be written: %s", self._agent.name, type(value).__qualname__, error)
+            return {"value": None, "unwritable": type(value).__qualname__}
+
+    def _read(self) -> int:
+        """Up to where messages have been read: by a selection, or by this turn, whose snapshot held them. What came while the model was asked is not."""
+        history = self._wake.history
+        last = max((step.selected.seq for step in history.selected() if step.selected), default=0)
+        missed = any(message.seq < last for message in history.unread())
+        return history.counters.read if missed else max(history.counters.read, self._wake.snapshot)
+
+    async def _fail(self, error: Exception, *, tells: bool) -> WakeResult:
+        wake = self._wake
+        log.error("%s of %s failed: %s: %s", wake.thread_id, self._agent.name, type(error).__name__, error, exc_info=error)
+        data = {"error": wake.setting.redact(error_json(error))}
+        tell = self._tell(data) if tells else None
+        try:
+            await wake.store.finish(wake.thread_id, wake.epoch, [Draft("failed", data)], status="failed", seen=wake.history.head, due=None, tell=tell)
+        except Fenced as refusal:
+            wake.stop("lost" if refusal.why == "lease" else refusal.why)
+            return await self._suspend()
+        self._hint_parent()
+        return WakeResult("failed")
+
+    def _tell(self, data: Mapping[str, Json]) -> Draft | None:
+        parent = self._claim.row.parent
+        return None if parent is None else Draft("outcome", {**data, "request": parent[1]})
+
+    def _hint_parent(self) -> None:
+        if self._claim.row.parent is not None:
+            self._wake.setting.hint(self._claim.row.parent[0])
+
+
+class _Poisoned(OwnloopError):
+    def __init__(self, crashes: int) -> None:
+        super().__init__(
+            f"{crashes} wakes in a row died without an end, so no worker runs it any more; "
+            "look at what the handler does first (memory, a native crash, os._exit), fix it, then retry the thread"
+        )
+
+
+_Poisoned.__name__ = "poisoned"

@@ -1,0 +1,110 @@
+"""Asking the model: one answer, checked against what it may choose; failures become the thread's timer."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from . import ids
+from .calls import error_json, is_async
+from .clock import from_micros, micros
+from .events import Draft
+from .intents import Intent, UnknownIntent, arguments_of, schema_digest
+from .wake import Wake, in_thread
+
+log = logging.getLogger("ownloop")
+
+TRIES = 8
+"""How often in a row the model may fail for a moment before the thread fails."""
+
+
+def check_backoff(wake: Wake) -> None:
+    """Suspend while the model's last failure asks for time."""
+    failures = wake.history.model_failures
+    if failures and from_micros(failures[-1].data.get("retry_at", 0)) > wake.now:
+        raise wake.suspend()
+
+
+async def select(wake: Wake, thread: Any, decide: Any, known: Mapping[str, type[Intent]]) -> list[Intent]:
+    """What `decide` chooses now. A failure is an event; a transient one parks the thread, anything else is raised.
+
+    Raises:
+        TypeError: the answer is no intent, or none that is declared.
+    """
+    try:
+        answer = await wake.interruptible(_ask(decide, thread))
+    except Exception as error:
+        await _failed(wake, error)
+        raise
+    return _checked(answer, decide, known)
+
+
+async def _ask(decide: Any, thread: Any) -> Any:
+    if is_async(decide):
+        return await decide(thread)
+    answer = await in_thread(decide, thread)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def _failed(wake: Wake, error: Exception) -> None:
+    attempt = len(wake.history.model_failures) + 1
+    at = wake.now if not is_transient(error) or attempt >= TRIES else wake.store.clock.now() + _pause(error, attempt)
+    again = {"retry_at": micros(at)} if at > wake.now else {}
+    failure = {"error": wake.setting.redact(error_json(error)), "attempt": attempt, **again}
+    await wake.begin(Draft("model_failed", failure), selecting=True)
+    if again:
+        log.warning("%s: the model failed (%s), asked again at %s", wake.thread_id, error, at.isoformat(timespec="seconds"))
+        raise wake.suspend() from None
+
+
+def is_transient(error: BaseException) -> bool:
+    """A failure that passes: it says so itself, a 408, 425, 429 or 5xx, a connection or a timeout."""
+    declared = getattr(error, "transient", None)
+    if declared is not None:
+        return bool(declared)
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        return status in (408, 425, 429) or status >= 500
+    return isinstance(error, ConnectionError | TimeoutError)
+
+
+def _pause(error: BaseException, attempt: int) -> timedelta:
+    """What the failure asks for (`retry_after`, seconds or a timedelta), else 2, 4, 8 … seconds, at most 5 minutes."""
+    asked = getattr(error, "retry_after", None)
+    if isinstance(asked, timedelta):
+        return max(asked, timedelta(milliseconds=1))
+    if isinstance(asked, int | float) and asked > 0:
+        return timedelta(seconds=asked)
+    return min(timedelta(seconds=2**attempt), timedelta(minutes=5))
+
+
+def _checked(answer: Any, decide: Any, known: Mapping[str, type[Intent]]) -> list[Intent]:
+    chosen: Sequence[Any] = answer if isinstance(answer, list | tuple) else [answer]
+    name = getattr(decide, "__name__", type(decide).__name__)
+    if not chosen:
+        raise TypeError(f"{name} returned an empty list; a model that wants nothing more selects an intent of its own, for instance Done")
+    for intent in chosen:
+        if not isinstance(intent, Intent) or isinstance(intent, UnknownIntent):
+            raise TypeError(f"{name} returned {intent!r}; return an instance of one of its intents, or a list of them")
+        if known.get(intent.intent_name) is not type(intent):
+            offered = ", ".join(sorted(one.__name__ for one in known.values())) or "none"
+            raise TypeError(
+                f"{name} returned {type(intent).__name__}, which is not among its intents ({offered}); "
+                f"declare it: `def {name}(thread) -> A | {type(intent).__name__}`, {name}.intents, or @app.agent(intents=[…])"
+            )
+    return list(chosen)
+
+
+def draft(thread_id: str, number: int, first: int, intent: Intent, read: int, size: int) -> Draft:
+    """One selection as it is recorded; `read` is how much of the log the model had before it."""
+    data = {
+        "intent": intent.intent_name,
+        "arguments": arguments_of(intent),
+        "schema": schema_digest(type(intent)),
+        "read": read,
+        **({"batch": first} if size > 1 else {}),
+    }
+    return Draft("selected", data, ids.step_id(thread_id, number))

@@ -1,0 +1,298 @@
+"""`Step`: one call between selection and invocation, and everything that can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from . import calls, waits
+from .branch import Branch
+from .clock import duration
+from .events import Json
+from .intents import Intent, argument_schema, load_intent, schema_digest
+from .interrupts import ALL, ApprovalPolicy, Decision, Verb
+from .tools import Outcome
+
+I = TypeVar("I", bound=Intent, covariant=True)  # noqa: E741  # the intent
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Agents:
+    """What a step must know of the program around it: intents by name, and the result types of agents (for `join`)."""
+
+    name: str
+    intents: Mapping[str, type[Intent]]
+    resolve: Callable[[str | Callable[..., Any]], str]
+    result_type: Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A thread that this one spawned."""
+
+    thread_id: str
+
+
+class _Done:
+    """Awaitable and over already, so that `step.close()` works with and without `await`."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+class Step(Generic[I]):
+    """A step that the model selected, or a named one. Its operations are durable: what the log holds is given back, not done again.
+
+    Attributes:
+        id: "stp_…".
+        name: the intent's name in snake case; for a named step its name.
+    """
+
+    def __init__(self, branch: Branch, agents: Agents, intent: Intent | None = None, label: str | None = None) -> None:
+        self._branch = branch
+        self._agents = agents
+        self._given = intent
+        self._label = label
+        self.id = branch.log.id
+        self.name = branch.log.name
+
+    def __repr__(self) -> str:
+        return f"<Step {self.name} {self.id}>"
+
+    @property
+    def intent(self) -> I:
+        """The effective call: what the model chose, with people's edits. An `UnknownIntent` if no class accepts it."""
+        return cast(I, self._load(self._branch.arguments))
+
+    @property
+    def proposed(self) -> I:
+        """What the model chose, whatever people made of it."""
+        return cast(I, self._load(self._branch.proposed))
+
+    @property
+    def decision(self) -> Decision | None:
+        """The latest decision on this step that this hand-out can see: why it goes on as it does."""
+        requests = [one for one in self._branch.log.requests.values() if one.kind in ("approval", "result", "hold")]
+        decided = [one for one in requests if self._branch.wake.history.closing(one, self._branch.upto) is not None]
+        return max(decided, key=lambda one: one.closing.seq if one.closing else 0).decision() if decided else None
+
+    def _load(self, arguments: Mapping[str, Json]) -> Intent | None:
+        if self._given is not None:
+            return type(self._given).model_validate(dict(arguments))
+        if self._branch.log.is_named:
+            return None
+        return load_intent(self.name, arguments, self._agents.intents)
+
+    def named(self, name: str) -> Step[I]:
+        """The same step, whose operations carry this name: for operations that move (a loop over a live list) or run side by side."""
+        return Step(self._branch, self._agents, self._given, name)
+
+    def close(self, reason: str | None = None, result: Any = None) -> Awaitable[None]:
+        """Say that nothing (more) is to be done; `reason` and `result` are shown to the model."""
+        self._branch.met.add("close")
+        self._branch.closed = (reason, self._branch.wake.setting.redact(calls.model_value(result)))
+        return _Done()
+
+    # ---- people ----------------------------------------------------------------------------------------------------------------
+
+    async def approved(
+        self,
+        policy: ApprovalPolicy | None = None,
+        *,
+        by: Sequence[str] | str = (),
+        quorum: int = 1,
+        not_by: Sequence[str] | str = (),
+        expires: timedelta | str | None = None,
+        on_expiry: Literal["reject", "ask_again", "fail"] = "reject",
+        escalate: Sequence[tuple[str | timedelta, str]] = (),
+        allow: Sequence[Verb] = ALL,
+        reason: str = "",
+    ) -> bool:
+        """Wait until people have decided; whether the call may run, with the arguments as `step.intent` has them now.
+
+        Parks the thread. False means rejected, responded to or expired: `step.decision` says which, by whom and with what words.
+        Arguments: see `ApprovalPolicy`; give either a policy or keywords.
+
+        Raises:
+            Expired: the deadline passed and `on_expiry="fail"`.
+        """
+        chosen = policy or ApprovalPolicy(by, quorum, not_by, expires, on_expiry, escalate, allow, reason)
+        decision = await waits.approval(self._branch, chosen, await self._schema(), self._label)
+        if decision is None:
+            raise self._branch.suspend()
+        return decision.granted
+
+    async def request_approval(
+        self,
+        policy: ApprovalPolicy | None = None,
+        *,
+        by: Sequence[str] | str = (),
+        quorum: int = 1,
+        not_by: Sequence[str] | str = (),
+        expires: timedelta | str | None = None,
+        on_expiry: Literal["reject", "ask_again", "fail"] = "reject",
+        escalate: Sequence[tuple[str | timedelta, str]] = (),
+        allow: Sequence[Verb] = ALL,
+        reason: str = "",
+    ) -> Decision | None:
+        """Like `approved`, without unwinding: None while nobody has decided. Return None then, and the decision wakes the thread.
+
+        Source: 12-factor agents, factor 8 ("break the loop, we'll get a webhook later").
+        """
+        chosen = policy or ApprovalPolicy(by, quorum, not_by, expires, on_expiry, escalate, allow, reason)
+        return await waits.approval(self._branch, chosen, await self._schema(), self._label)
+
+    async def result_approved(
+        self,
+        policy: ApprovalPolicy | None = None,
+        *,
+        by: Sequence[str] | str = (),
+        quorum: int = 1,
+        not_by: Sequence[str] | str = (),
+        expires: timedelta | str | None = None,
+        on_expiry: Literal["reject", "ask_again", "fail"] = "reject",
+        escalate: Sequence[tuple[str | timedelta, str]] = (),
+        allow: Sequence[Verb] = ALL,
+        reason: str = "",
+    ) -> bool:
+        """Let people see (and edit or redact) the result of the last run before the model does. Parks the thread.
+
+        What an edit or a response says is shown to the model instead; a rejected result is withheld from it.
+        """
+        chosen = policy or ApprovalPolicy(by, quorum, not_by, expires, on_expiry, escalate, allow, reason)
+        decision = await waits.result_approval(self._branch, chosen, self._label)
+        if decision is None:
+            raise self._branch.suspend()
+        return decision.granted
+
+    @overload
+    async def ask(
+        self,
+        question: str,
+        *,
+        schema: None = None,
+        choices: Sequence[str] | None = None,
+        to: Sequence[str] | str | None = None,
+        expires: timedelta | str | None = None,
+    ) -> str | None: ...
+    @overload
+    async def ask(
+        self,
+        question: str,
+        *,
+        schema: type[T],
+        choices: Sequence[T] | None = None,
+        to: Sequence[str] | str | None = None,
+        expires: timedelta | str | None = None,
+    ) -> T | None: ...
+    async def ask(
+        self,
+        question: str,
+        *,
+        schema: type[Any] | None = None,
+        choices: Sequence[Any] | None = None,
+        to: Sequence[str] | str | None = None,
+        expires: timedelta | str | None = None,
+    ) -> Any:
+        """Ask a person, and wait for the answer. Parks the thread.
+
+        Args:
+            schema: the type of the answer (anything pydantic knows); default a string.
+            choices: the answers that are offered; nothing else is accepted.
+            to: ids or groups that may answer; default anyone.
+            expires: after this the answer is None.
+        """
+        answer = await self._ask(question, schema, choices, to, expires)
+        if answer is None:
+            raise self._branch.suspend()
+        return answer[0]
+
+    async def request_answer(
+        self,
+        question: str,
+        *,
+        schema: type[Any] | None = None,
+        choices: Sequence[Any] | None = None,
+        to: Sequence[str] | str | None = None,
+        expires: timedelta | str | None = None,
+    ) -> Any:
+        """Like `ask`, without unwinding: None while nobody has answered, or when the question expired."""
+        answer = await self._ask(question, schema, choices, to, expires)
+        return None if answer is None else answer[0]
+
+    async def _ask(self, text: str, schema: Any, choices: Any, to: Any, expires: timedelta | str | None) -> tuple[Any] | None:
+        limit = None if expires is None else duration(expires)
+        return await waits.question(self._branch, text, schema, choices, to or (), limit, self._label)
+
+    async def _schema(self) -> str | None:
+        """The digest of the arguments' JSON Schema, stored once, so that any process can check an edit."""
+        intent = self._agents.intents.get(self.name) if self._given is None else type(self._given)
+        if intent is None:
+            selected = self._branch.log.selected
+            return None if selected is None else selected.data.get("schema")
+        name, setting = schema_digest(intent), self._branch.wake.setting
+        if name not in setting.schemas:
+            await setting.store.put("schema", name, argument_schema(intent), expect=0)
+            setting.schemas.add(name)
+        return name
+
+    # ---- doing -----------------------------------------------------------------------------------------------------------------
+
+    @overload
+    async def run(self, fn: Callable[..., Awaitable[R]]) -> Outcome[R]: ...
+    @overload
+    async def run(self, fn: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Outcome[R]: ...
+    @overload
+    async def run(self, fn: Callable[..., R]) -> Outcome[R]: ...
+    @overload
+    async def run(self, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Outcome[R]: ...
+    async def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Outcome[Any]:
+        """Call a function once, durably: its outcome is on disk before this returns, and is given back on later wakes.
+
+        Everything is forwarded. Without arguments the function's parameters are filled from the fields of `step.intent` with the same names.
+        A failure is not raised: look at `Outcome.ok`. A sync function runs in a thread. What may be done after a crash is the function's
+        promise (`tool`).
+
+        Raises:
+            ProgramChanged: the log holds something else than the program asks for; nothing was started.
+            CallNoLongerValid: the recorded call fits no class of today; nothing was started.
+            TypeError: the arguments do not fit, or the return annotation has no JSON form; nothing was started.
+        """
+        return await calls.run(self._branch, self._load(self._branch.arguments), self._label, fn, args, kwargs)
+
+    # ---- clocks, events, children ----------------------------------------------------------------------------------------------
+
+    async def wait_for(self, name: str, *, key: str | None = None, timeout: timedelta | str | None = None) -> Any:
+        """Wait for an event that somebody emits; its payload, or None when the time is up. Parks the thread.
+
+        Each thread gets each event of a name and key emitted since its start once, oldest first, also one that came before the wait.
+        """
+        got = await waits.event(self._branch, name, key, None if timeout is None else duration(timeout), self._label)
+        if got is None:
+            raise self._branch.suspend()
+        return got[0]
+
+    async def sleep(self, until: timedelta | datetime | str) -> None:
+        """Wait for a duration ("6h") or until an aware time, by the store's clock. Parks the thread."""
+        if not await waits.timer(self._branch, until, self._label):
+            raise self._branch.suspend()
+
+    async def spawn(self, agent: str | Callable[..., Any], input: Any = None, *, budget: Any = None) -> Child:
+        """Start another agent's thread as a child: in one commit with this step, once. Cancelling this thread cancels it."""
+        return Child(await waits.child(self._branch, self._agents.resolve(agent), input, budget, self._label))
+
+    async def join(self, *children: Child) -> list[Outcome[Any]]:
+        """Wait until these children have ended their turn; their outcomes in order. Parks the thread."""
+        thread_ids = [child.thread_id for child in children]
+        requests = [self._branch.wake.history.child(thread_id) for thread_id in thread_ids]
+        types = [self._agents.result_type(one.event.data["agent"] if one is not None else "") for one in requests]
+        outcomes = await waits.children(self._branch, thread_ids, types)
+        if outcomes is None:
+            raise self._branch.suspend()
+        return outcomes

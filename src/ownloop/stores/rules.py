@@ -1,0 +1,81 @@
+"""What all stores decide alike, as pure functions of rows and events."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ..clock import micros
+from ..events import Draft, Event, Json
+from ..history import closing_status
+from ..interrupts import interrupt_digest
+from .base import ENDED, ControlVerb, NoticeName, Refused, Status
+
+MAIL_KEPT = timedelta(days=7)
+VALUE_LIMIT = 64 * 1024
+"""Characters of JSON above which a value is stored once, by content hash."""
+
+
+def deadline(expires: datetime | timedelta | None, now: datetime) -> datetime | None:
+    """A deadline as a time: durations count from the commit."""
+    return now + expires if isinstance(expires, timedelta) else expires
+
+
+def complete(draft: Draft, thread_id: str, now: datetime) -> dict[str, Json]:
+    """The data of an event at its commit: `expires_at` in microseconds, and a request's digest."""
+    data = dict(draft.data)
+    if (at := deadline(draft.expires, now)) is not None:
+        data["expires_at"] = micros(at)
+    if draft.kind == "request":
+        data["digest"] = interrupt_digest(thread_id, draft.step_id, data)
+    return data
+
+
+def closed_as(event: Event | Draft) -> str | None:
+    """The status that this event gives to the interrupt in its `data["request"]`, or None if it closes none."""
+    if "request" not in event.data:
+        return None
+    return closing_status(event) if event.kind in ("decision", "outcome", "delivered") else None
+
+
+def is_progress(event: Draft) -> bool:
+    """Whether the wake that wrote this will not do it again: the crash count starts anew."""
+    return event.kind in ("selected", "outcome")
+
+
+def after_control(verb: ControlVerb, status: Status) -> Status:
+    """The status that a control verb leads to; the same one where it changes nothing.
+
+    Raises:
+        Refused: with the status, where the verb makes no sense.
+    """
+    if verb in ("hold", "release_hold"):
+        if status in ENDED:
+            raise Refused(status)
+        return status
+    table: dict[str, dict[str, Status]] = {
+        "pause": {"open": "paused", "paused": "paused"},
+        "resume": {"paused": "open", "open": "open"},
+        "retry": {"failed": "open", "open": "open"},
+        "cancel": dict.fromkeys(("open", "paused", "done", "failed", "cancelled"), "cancelled"),
+        "close": dict.fromkeys(("open", "paused", "done", "failed", "closed"), "closed"),
+    }
+    if status not in table[verb]:
+        raise Refused(status)
+    return table[verb][status]
+
+
+def notice_of(event: Draft, status: str | None = None) -> NoticeName | None:
+    """The notice that an event causes, if any; `status` is what a `turn_ended` or `control` led to."""
+    if event.kind == "input":
+        return "thread.started"
+    if event.kind == "failed":
+        return "thread.failed"
+    if event.kind == "turn_ended":
+        return "thread.done"
+    if event.kind == "request":
+        return "interrupt.opened"
+    if closed_as(event) is not None:
+        return "interrupt.resolved"
+    if event.kind == "control" and status in ("cancelled", "closed"):
+        return "thread.cancelled" if status == "cancelled" else "thread.closed"
+    return None

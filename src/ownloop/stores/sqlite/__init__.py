@@ -1,0 +1,5 @@
+"""SQLite: the default store."""
+
+from .store import SqliteStore
+
+__all__ = ["SqliteStore"]

@@ -1,0 +1,150 @@
+"""Between rows and values: the codes of kinds and statuses, JSON and its big values, events and threads as they stand in a row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ... import ids
+from ...clock import from_micros
+from ...events import Event, Json, Kind
+from ..base import Status, ThreadRow
+from ..rules import VALUE_LIMIT
+
+# Positions in these tuples are on disk: append only. schema.sql has 8, 14, 15 of EVENT_KINDS and 3 of REQUEST_KINDS in its indexes.
+EVENT_KINDS: tuple[Kind, ...] = (
+    "input",
+    "message",
+    "selected",
+    "ended",
+    "started",
+    "not_started",
+    "tried",
+    "failed",
+    "outcome",
+    "late",
+    "request",
+    "vote",
+    "decision",
+    "delivered",
+    "appended",
+    "compacted",
+    "model_failed",
+    "turn_ended",
+    "control",
+)
+EVENT_CODES: dict[str, int] = {kind: code for code, kind in enumerate(EVENT_KINDS)}
+REQUEST_KINDS: tuple[str, ...] = ("approval", "question", "result", "event", "timer", "child", "in_doubt", "budget", "hold")
+REQUEST_CODES = {kind: code for code, kind in enumerate(REQUEST_KINDS)}
+THREAD_STATUSES: tuple[Status, ...] = ("open", "paused", "done", "failed", "cancelled", "closed")
+THREAD_CODES: dict[str, int] = {status: code for code, status in enumerate(THREAD_STATUSES)}
+INTERRUPT_STATUSES: tuple[str, ...] = ("open", "decided", "expired", "superseded", "withdrawn")
+INTERRUPT_CODES = {status: code for code, status in enumerate(INTERRUPT_STATUSES)}
+
+EVENT_COLUMNS = "seq, kind, at, step, op, actor, data, big"
+THREAD_COLUMNS = (
+    "number, agent, key, status, turns, head, woken, seen, epoch, released, lease_until, due, context, parent, parent_seq, "
+    "created_at, updated_at, last_end"
+)
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def number_of(thread_id: str) -> int:
+    """The number of a thread's id; -1, which no thread has, if it is none."""
+    number = ids.thread_number(thread_id)
+    return -1 if number is None else number
+
+
+def dump(value: Json) -> str:
+    """Compact JSON that UTF-8 can hold: half a surrogate pair is written as an escape."""
+    text = _encode(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _encode_ascii(value)
+    return text
+
+
+def pack(db: sqlite3.Connection, data: Mapping[str, Json]) -> tuple[str | None, str | None]:
+    """The columns `data` and `big`; fields over the limit go to blobs, each content once."""
+    if not data:
+        return None, None
+    text = dump(data)
+    if len(text) <= VALUE_LIMIT:
+        return text, None
+    small, big = {}, {}
+    for name, value in data.items():
+        if len(field := dump(value)) > VALUE_LIMIT:
+            big[name] = keep(db, field)
+        else:
+            small[name] = value
+    return dump(small), dump(big) if big else None
+
+
+def keep(db: sqlite3.Connection, text: str) -> str:
+    """Write a blob unless its content is there; its hash."""
+    found = hashlib.sha256(text.encode()).hexdigest()
+    db.execute("INSERT INTO blobs (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", (found, text))
+    return found
+
+
+def unpack(db: sqlite3.Connection, data: str | None, big: str | None) -> dict[str, Json]:
+    """What `pack` was given."""
+    value: dict[str, Json] = json.loads(data) if data is not None else {}
+    if big is not None:
+        for name, found in json.loads(big).items():
+            value[name] = json.loads(db.execute("SELECT json FROM blobs WHERE hash = ?", (found,)).fetchone()[0])
+    return value
+
+
+def event_of(db: sqlite3.Connection, thread_id: str, row: tuple[Any, ...]) -> Event:
+    """An event from `EVENT_COLUMNS`."""
+    seq, kind, at, step, op, actor, data, big = row
+    step_id = None if step is None else ids.step_id(thread_id, step)
+    return Event(seq, EVENT_KINDS[kind], from_micros(at), step_id, op, actor, unpack(db, data, big))
+
+
+def one_event(db: sqlite3.Connection, number: int, seq: int) -> Event | None:
+    """The event of a thread at a position."""
+    row = db.execute(f"SELECT {EVENT_COLUMNS} FROM events WHERE thread = ? AND seq = ?", (number, seq)).fetchone()
+    return None if row is None else event_of(db, ids.thread_id(number), row)
+
+
+def thread_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> ThreadRow:
+    """A thread from `THREAD_COLUMNS`."""
+    number, agent, key, status, turns, head, woken, seen, epoch, released, lease, due, context, parent, parent_seq, created, updated, end = row
+    return ThreadRow(
+        id=ids.thread_id(number),
+        agent=agent,
+        key=key,
+        status=THREAD_STATUSES[status],
+        turns=turns,
+        head=head,
+        woken=woken,
+        seen=seen,
+        epoch=epoch,
+        released=released,
+        lease_until=None if lease is None else from_micros(lease),
+        due=None if due is None else from_micros(due),
+        context={} if context is None else json.loads(context),
+        parent=None if parent is None else (ids.thread_id(parent), parent_seq),
+        created_at=from_micros(created),
+        updated_at=from_micros(updated),
+        last_end=None if end is None else one_event(db, number, end),
+    )
+
+
+def step_column(step_id: str | None) -> int | str | None:
+    """What the column `step` holds."""
+    return None if step_id is None else ids.step_of(step_id)
+
+
+def rows(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+    """All rows, typed."""
+    return cast(list[tuple[Any, ...]], cursor.fetchall())

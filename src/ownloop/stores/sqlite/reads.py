@@ -1,0 +1,182 @@
+"""Every look at the file: functions of a connection that does not write."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ... import ids
+from ...events import Event, Json
+from ..base import InterruptRow, Pulse, ThreadRow
+from .codec import (
+    EVENT_CODES,
+    EVENT_COLUMNS,
+    INTERRUPT_CODES,
+    INTERRUPT_STATUSES,
+    REQUEST_CODES,
+    THREAD_CODES,
+    THREAD_COLUMNS,
+    THREAD_STATUSES,
+    event_of,
+    number_of,
+    one_event,
+    rows,
+    thread_of,
+)
+from .transaction import AT_ONCE
+
+_LOG = f"SELECT {EVENT_COLUMNS} FROM events WHERE thread = ?"
+_COMPACTED = EVENT_CODES["compacted"]
+_APPENDED = EVENT_CODES["appended"]
+
+# ---- the log ---------------------------------------------------------------------------------------------------------------------
+
+
+def load(db: sqlite3.Connection, thread_id: str, upto: int) -> list[Event]:
+    number = number_of(thread_id)
+    last = f"SELECT data FROM events WHERE thread = ? AND seq <= ? AND kind = {_COMPACTED} ORDER BY seq DESC LIMIT 1"
+    compacted = db.execute(last, (number, upto)).fetchone()
+    if compacted is None:
+        return _log(db, thread_id, f"{_LOG} AND seq <= ? ORDER BY seq", upto)
+    covered = json.loads(compacted[0])
+    kept = sorted(seq for seq in {1, *covered["kept"]} if seq <= min(covered["upto"], upto))
+    before = [event for seq in kept if (event := one_event(db, number, seq)) is not None]
+    return before + _log(db, thread_id, f"{_LOG} AND seq > ? AND seq <= ? ORDER BY seq", covered["upto"], upto)
+
+
+def events(db: sqlite3.Connection, thread_id: str, after: int, limit: int | None) -> list[Event]:
+    return _log(db, thread_id, f"{_LOG} AND seq > ? ORDER BY seq LIMIT ?", after, -1 if limit is None else limit)
+
+
+def recall(db: sqlite3.Connection, thread_id: str, step_id: str | None, upto: int) -> list[Event]:
+    if step_id is None:
+        return _log(db, thread_id, f"{_LOG} AND seq <= ? AND kind = {_APPENDED} ORDER BY seq", upto)
+    step = ids.step_of(step_id)
+    is_named = "typeof(step) = 'text'" if isinstance(step, str) else "1"
+    return _log(db, thread_id, f"{_LOG} AND step = ? AND seq <= ? AND {is_named} ORDER BY seq", step, upto)
+
+
+def _log(db: sqlite3.Connection, thread_id: str, query: str, *values: object) -> list[Event]:
+    return [event_of(db, thread_id, row) for row in rows(db.execute(query, (number_of(thread_id), *values)))]
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------------------
+
+
+def thread(db: sqlite3.Connection, thread_id: str) -> ThreadRow | None:
+    row = db.execute(f"SELECT {THREAD_COLUMNS} FROM threads WHERE number = ?", (number_of(thread_id),)).fetchone()
+    return None if row is None else thread_of(db, row)
+
+
+def find(db: sqlite3.Connection, agent: str, key: str) -> str | None:
+    row = db.execute("SELECT number FROM threads WHERE agent = ? AND key = ?", (agent, key)).fetchone()
+    return None if row is None else ids.thread_id(row[0])
+
+
+def threads(
+    db: sqlite3.Connection,
+    agent: str | None,
+    status: str | None,
+    key: str | None,
+    context: Mapping[str, Json] | None,
+    limit: int,
+    after: str | None,
+) -> list[ThreadRow]:
+    conditions: dict[str, Any] = {"agent = ?": agent, "key = ?": key, "number < ?": None if after is None else number_of(after)}
+    conditions["status = ?"] = None if status is None else THREAD_CODES.get(status, -1)
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    query = f"SELECT {THREAD_COLUMNS} FROM threads WHERE {' AND '.join([*given, '1'])} ORDER BY number DESC"
+    found: list[ThreadRow] = []
+    cursor = db.execute(query, tuple(given.values()))
+    while len(found) < limit and (page := cursor.fetchmany(min(limit, 1000))):
+        found += [thread_of(db, row) for row in page if _agrees(row[12], context)][: limit - len(found)]
+    cursor.close()
+    return found
+
+
+def _agrees(recorded: str | None, wanted: Mapping[str, Json] | None) -> bool:
+    if not wanted:
+        return True
+    context = {} if recorded is None else json.loads(recorded)
+    return all(context.get(name) == value for name, value in wanted.items())
+
+
+def pulse(db: sqlite3.Connection, thread_ids: Collection[str]) -> dict[str, Pulse]:
+    found: dict[str, Pulse] = {}
+    for thread_id in thread_ids:
+        row = db.execute("SELECT status, woken, epoch FROM threads WHERE number = ?", (number_of(thread_id),)).fetchone()
+        if row is not None:
+            found[thread_id] = Pulse(THREAD_STATUSES[row[0]], row[1], row[2])
+    return found
+
+
+def runnable(db: sqlite3.Connection, agents: Collection[str], limit: int, now: int) -> tuple[list[str], int | None]:
+    """Those that can be claimed, and the next time at which another one may become so.
+
+    Two ranges of one index: an event from outside makes ready at once, also if the clock was set back since.
+    """
+    chosen = "SELECT ready + ?, number FROM threads WHERE agent = ? AND ready >= ? AND ready <= ? ORDER BY ready LIMIT ?"
+    ready: list[tuple[int, int]] = []
+    nexts: list[int] = []
+    for agent in set(agents):
+        ready += rows(db.execute(chosen, (AT_ONCE, agent, -AT_ONCE, -1, limit)))
+        ready += rows(db.execute(chosen, (0, agent, 0, now, limit)))
+        soonest = db.execute("SELECT min(ready) FROM threads WHERE agent = ? AND ready > ?", (agent, now)).fetchone()[0]
+        nexts += [] if soonest is None else [soonest]
+    return [ids.thread_id(number) for _, number in sorted(ready)[:limit]], min(nexts, default=None)
+
+
+# ---- interrupts ------------------------------------------------------------------------------------------------------------------
+
+_INTERRUPTS = f"""SELECT i.thread, t.agent, i.status, i.votes, i.closing, {", ".join(f"e.{name}" for name in EVENT_COLUMNS.split(", "))}
+    FROM interrupts i CROSS JOIN threads t ON t.number = i.thread CROSS JOIN events e ON e.thread = i.thread AND e.seq = i.seq"""
+
+
+def interrupts(
+    db: sqlite3.Connection,
+    thread: str | None,
+    agent: str | None,
+    kind: str | None,
+    status: str | None,
+    limit: int,
+    after: tuple[str, int] | None,
+) -> list[InterruptRow]:
+    """Oldest first. An index on the open ones is used because their status stands in the text of the query."""
+    conditions: dict[str, tuple[Any, ...]] = {}
+    if status is not None:
+        conditions[f"i.status = {INTERRUPT_CODES.get(status, -1)}"] = ()
+    if thread is not None:
+        conditions["i.thread = ?"] = (number_of(thread),)
+    if agent is not None:
+        conditions["t.agent = ?"] = (agent,)
+    if kind is not None:
+        conditions["i.kind = ?"] = (REQUEST_CODES.get(kind, -1),)
+    if after is not None:
+        position = (number_of(after[0]), after[1])
+        at = db.execute("SELECT at FROM interrupts WHERE thread = ? AND seq = ?", position).fetchone()
+        conditions["(i.at, i.thread, i.seq) > (?, ?, ?)"] = (at[0] if at else 0, *position)
+    order = "i.at, i.thread, i.seq" if thread is None else "i.seq"
+    query = f"{_INTERRUPTS} WHERE {' AND '.join([*conditions, '1'])} ORDER BY {order} LIMIT ?"
+    values = [value for group in conditions.values() for value in group]
+    return [_interrupt_of(db, row) for row in rows(db.execute(query, (*values, limit)))]
+
+
+def interrupt(db: sqlite3.Connection, thread_id: str, seq: int) -> InterruptRow | None:
+    row = db.execute(f"{_INTERRUPTS} WHERE i.thread = ? AND i.seq = ?", (number_of(thread_id), seq)).fetchone()
+    return None if row is None else _interrupt_of(db, row)
+
+
+def _interrupt_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> InterruptRow:
+    number, agent, status, votes, closing = row[:5]
+    thread_id = ids.thread_id(number)
+    given = (one_event(db, number, seq) for seq in (json.loads(votes) if votes is not None else ()))
+    return InterruptRow(
+        thread_id,
+        agent,
+        INTERRUPT_STATUSES[status],
+        event_of(db, thread_id, row[5:]),
+        tuple(vote for vote in given if vote is not None),
+        None if closing is None else one_event(db, number, closing),
+    )

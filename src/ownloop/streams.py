@@ -1,0 +1,135 @@
+"""Following threads: their events as they are committed, and the progress of what runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from .clock import from_micros, micros
+from .events import Event, Json, Progress
+from .stores.base import Store
+
+EVERY = 1.0
+"""Seconds between two writes of one call's progress."""
+KEPT = timedelta(days=7)
+
+
+class ProgressBoard:
+    """The latest progress of every running call, written at most once a second."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._latest: dict[str, Json] = {}
+        self._started: dict[str, int] = {}
+        self._flushes: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self) -> None:
+        """Write from this event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def report(self, thread_id: str, key: str, item: Json) -> None:
+        """Take in what a call says, from any thread."""
+        self._latest[key] = item
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._schedule, key)
+
+    def _schedule(self, key: str) -> None:
+        if key not in self._flushes:
+            self._flushes[key] = asyncio.ensure_future(self._flush(key))
+
+    async def _flush(self, key: str) -> None:
+        try:
+            while key in self._latest:
+                await self.write(key, self._latest.pop(key))
+                await asyncio.sleep(EVERY)
+        finally:
+            self._flushes.pop(key, None)
+
+    async def write(self, key: str, item: Json) -> None:
+        """Keep `{"done", "total", "text"}` as the latest value."""
+        now = micros(self._store.clock.now())
+        if key not in self._started:
+            before = await self._store.get("progress", key)
+            self._started[key] = now if before is None else before.value["started_at"]
+        await self._store.put("progress", key, {**item, "started_at": self._started[key]}, ttl=KEPT)
+
+    async def drain(self) -> None:
+        """Write what is left and stop."""
+        for task in list(self._flushes.values()):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        for key in list(self._latest):
+            await self.write(key, self._latest.pop(key))
+
+
+def event_key(name: str, key: str | None) -> str:
+    """Where the progress of an outside job is kept, by the event that will end it."""
+    return f"event:{name}:{key or ''}"
+
+
+def progress_of(value: Json) -> Progress:
+    return Progress(value["done"], value.get("total"), value.get("text", ""), from_micros(value["started_at"]))
+
+
+async def follow(
+    store: Store, thread_id: str, after: int, subscribe: Callable[[str, Callable[[Any], None]], Callable[[], None]]
+) -> AsyncIterator[Any]:
+    """Events after a position as they come, without gap or duplicate, and in between the progress and text of what runs.
+
+    `subscribe` tells of what is never stored. Ends when the thread is cancelled or closed.
+    """
+    loop, changed, live = asyncio.get_running_loop(), asyncio.Event(), deque[Any]()
+
+    def heard(thread_ids: Collection[str] | None) -> None:
+        if thread_ids is None or thread_id in thread_ids:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(changed.set)
+
+    def said(item: Any) -> None:
+        live.append(item)
+        changed.set()
+
+    unlisten, unsubscribe = store.listen(heard), subscribe(thread_id, said)
+    shown: dict[str, Json] = {}
+    waits: dict[int, str] = {}
+    try:
+        while True:
+            changed.clear()
+            for event in await store.events(thread_id, after=after, limit=500):
+                after = event.seq
+                _remember(waits, event)
+                yield event
+                if event.kind == "control" and event.data["verb"] in ("cancel", "close"):
+                    return
+            for item in await _news(store, thread_id, waits.values(), shown):
+                yield item
+            while live:
+                yield live.popleft()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), EVERY)
+    finally:
+        unlisten()
+        unsubscribe()
+
+
+def _remember(waits: dict[int, str], event: Event) -> None:
+    if event.kind == "request" and event.data["kind"] == "event":
+        waits[event.seq] = event_key(event.data["event"], event.data["key"])
+    waits.pop(event.data.get("request", 0), None)
+
+
+async def _news(store: Store, thread_id: str, waits: Collection[str], shown: dict[str, Json]) -> list[Progress]:
+    records = await store.records("progress", f"stp_{thread_id[4:]}")
+    for key in waits:
+        if (record := await store.get("progress", key)) is not None:
+            records[key] = record
+    fresh = {key: record.value for key, record in records.items() if shown.get(key) != record.value}
+    shown.update(fresh)
+    return [progress_of(value) for value in fresh.values()]

@@ -1,0 +1,244 @@
+"""What a function promises (`tool`), what became of a call (`Outcome`), and what a running function can ask (`current_call`)."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from .clock import duration
+from .errors import StepFailed
+from .events import Json
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class InDoubt(Exception):
+    """Raised by a function that cannot tell whether its effect happened (a lost reply, a timeout of the remote side)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """The effect took place, with this result."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotHappened:
+    """The effect did not take place; the function may be started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A `verify` function cannot tell either; a person is asked."""
+
+
+Answer = Happened | NotHappened | Unknown
+Verify = Callable[[str], Answer | Awaitable[Answer]]
+DoubtPolicy = Literal["ask", "retry", "fail"] | Verify
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """A failure as the model sees it: type, message, and the innermost frame of the user's own code ("deploy.py:41 in push")."""
+
+    type: str
+    message: str
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of a call.
+
+    `ok`: it returned. `unknown`: it was started, and nobody knows whether its effect happened (only with `in_doubt="fail"`).
+    """
+
+    ok: bool
+    error: ErrorInfo | None = None
+    unknown: bool = False
+    _value: T | None = field(default=None, repr=True)
+
+    @property
+    def value(self) -> T:
+        """What the function returned: the recorded JSON, validated by its return annotation.
+
+        Raises:
+            StepFailed: when the call failed.
+        """
+        if not self.ok:
+            raise StepFailed(self.error)
+        return cast(T, self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The options of a function, as `tool` set them."""
+
+    name: str
+    reads: bool = False
+    in_doubt: DoubtPolicy = "ask"
+    unknown_on: tuple[type[BaseException], ...] = (InDoubt,)
+    timeout: timedelta | None = None
+    retry: int = 0
+    judges: bool = False
+    """A judge's verdict is about a result and is not one itself."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the user gave their word that it may be called again without asking."""
+        return self.reads or self.in_doubt == "retry"
+
+
+@overload
+def tool(fn: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def tool(
+    fn: Callable[P, R],
+    /,
+    *,
+    name: str | None = None,
+    reads: bool = False,
+    in_doubt: DoubtPolicy = "ask",
+    unknown_on: tuple[type[BaseException], ...] = (InDoubt,),
+    timeout: timedelta | str | None = None,
+    retry: int = 0,
+) -> Callable[P, R]: ...
+@overload
+def tool(
+    fn: None = None,
+    /,
+    *,
+    name: str | None = None,
+    reads: bool = False,
+    in_doubt: DoubtPolicy = "ask",
+    unknown_on: tuple[type[BaseException], ...] = (InDoubt,),
+    timeout: timedelta | str | None = None,
+    retry: int = 0,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    reads: bool = False,
+    in_doubt: DoubtPolicy = "ask",
+    unknown_on: tuple[type[BaseException], ...] = (InDoubt,),
+    timeout: timedelta | str | None = None,
+    retry: int = 0,
+) -> Any:
+    """Say what a function promises; a decorator, or a wrapper in place (`tool(search, reads=True)`).
+
+    Args:
+        name: how its calls are recorded; default the function's name.
+        reads: it has no effects: nothing is recorded before it runs, and after a crash it may run again.
+        in_doubt: what happens when it was started and its outcome is unknown: "ask" a person, "retry" with the same key, "fail",
+            or a function `verify(key)` that looks.
+        unknown_on: exception types that leave the outcome unknown instead of failed.
+        timeout: after this the call is let go: unknown if it has effects, failed if it only reads.
+        retry: how many more tries a failing call gets; only with `reads=True` or `in_doubt="retry"`. All tries share one key.
+
+    Raises:
+        ValueError: for options that contradict each other.
+    """
+    if fn is None:
+        return functools.partial(tool, name=name, reads=reads, in_doubt=in_doubt, unknown_on=unknown_on, timeout=timeout, retry=retry)
+    if not (callable(in_doubt) or in_doubt in ("ask", "retry", "fail")):
+        raise ValueError(f'in_doubt={in_doubt!r}; choose "ask", "retry", "fail" or a function verify(key)')
+    promise = Promise(
+        name=name or name_of(fn),
+        reads=reads,
+        in_doubt=in_doubt,
+        unknown_on=tuple(unknown_on),
+        timeout=None if timeout is None else duration(timeout),
+        retry=retry,
+    )
+    if retry < 0 or (retry and not promise.repeatable):
+        raise ValueError(f'retry={retry} on {promise.name}: only what may run twice is retried; add reads=True or in_doubt="retry"')
+    return promised(fn, promise)
+
+
+def promised(fn: Callable[..., Any], promise: Promise) -> Callable[..., Any]:
+    """The function with its promise attached, the function itself unchanged."""
+    if inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):
+
+        @functools.wraps(fn)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await fn(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(fn)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return fn(*args, **kwargs)
+
+    wrapper.__ownloop__ = promise  # type: ignore[attr-defined]  # the one mark that promise_of reads
+    return wrapper
+
+
+def promise_of(fn: Callable[..., Any]) -> Promise:
+    """What `tool` said of the function; without it: effects, and a person is asked when in doubt."""
+    found = getattr(fn, "__ownloop__", None)
+    return found if isinstance(found, Promise) else Promise(name=name_of(fn))
+
+
+def renamed(promise: Promise, name: str) -> Promise:
+    """The same promise under another name."""
+    return replace(promise, name=name)
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The name a function's calls are recorded under."""
+    inner = fn.func if isinstance(fn, functools.partial) else fn
+    return str(getattr(inner, "__name__", None) or type(inner).__name__)
+
+
+class Call:
+    """The call that is running: its idempotency key, whether it should stop, and where to report progress.
+
+    Attributes:
+        key: the same for every start and try of this operation, different for any other; hand it to the remote side.
+    """
+
+    def __init__(self, key: str, thread_id: str, step_id: str, stop: Callable[[], bool], report: Callable[[Json], None]) -> None:
+        self.key = key
+        self.thread_id = thread_id
+        self.step_id = step_id
+        self._stop = stop
+        self._report = report
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody paused or cancelled the thread; a long tool looks at this now and then and ends early."""
+        return self._stop()
+
+    def progress(self, done: float, total: float | None = None, text: str = "") -> None:
+        """Say how far the call is. Only the latest value is kept, written at most once a second. Callable from any thread."""
+        self._report({"done": done, "total": total, "text": text})
+
+
+_current: ContextVar[Call] = ContextVar("ownloop_call")
+
+
+def current_call() -> Call:
+    """The call that this function runs in.
+
+    Raises:
+        LookupError: outside a function that `step.run` started.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("current_call() is only there inside a function that step.run(...) started") from None
+
+
+def call_context(call: Call) -> Any:
+    """Make `call` current for the code that follows in this context."""
+    return _current.set(call)

@@ -1,0 +1,147 @@
+"""What people and programs see of a thread: frozen values made from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from .events import Event, Json
+from .history import History, Op, Request, StepLog, StepStatus, Usage
+from .interrupts import Interrupt
+from .tools import ErrorInfo
+
+ThreadStatus = Literal["open", "paused", "done", "failed", "cancelled", "closed"]
+OperationState = Literal["done", "failed", "waiting", "running", "unknown", "expired", "superseded", "withdrawn"]
+
+_PREFIXES = {"run": "run", "ask": "question", "wait": "event", "sleep": "timer", "spawn": "child", "doubt": "in_doubt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a step.
+
+    Attributes:
+        kind: "run", or the kind of interrupt it is.
+        name: the function, the question, the event, the child's agent; "" where there is none.
+        state: how it stands; "unknown" – started, and no outcome yet.
+        value: a run's result, an answer, a payload, or a decision as {"kind", "by", "note", "value"}.
+    """
+
+    kind: str
+    name: str
+    state: OperationState
+    value: Json = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A step: what was chosen (`proposed`), what it became (`intent`), and what was done about it."""
+
+    id: str
+    name: str
+    intent: Mapping[str, Json]
+    proposed: Mapping[str, Json]
+    status: StepStatus
+    operations: tuple[Operation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """A thread as it stands.
+
+    `turn` counts from 1; `result` is what the last ended turn returned; `interrupts` are the open ones.
+    """
+
+    id: str
+    agent: str
+    key: str | None
+    status: ThreadStatus
+    turn: int
+    result: Json
+    error: ErrorInfo | None
+    context: Mapping[str, Json]
+    steps: tuple[StepView, ...]
+    interrupts: tuple[Interrupt, ...]
+    events: tuple[Event, ...]
+    usage: Usage
+    created_at: datetime
+    updated_at: datetime
+
+
+def step_views(history: History) -> list[StepView]:
+    """All steps that the history holds, selected ones in order, named ones where they began."""
+    steps = [step for step in history.steps.values() if step.selected is not None or step.is_named]
+    return [step_view(history, step) for step in steps]
+
+
+def step_view(history: History, step: StepLog) -> StepView:
+    """One step, as far as the log has been read."""
+    effective = history.effective(step, step.arguments, 1 << 62)
+    return StepView(step.id, step.name, effective, step.arguments, step.status, tuple(operation(op) for op in step.ops.values()))
+
+
+def operation(op: Op) -> Operation:
+    """One operation as a value."""
+    prefix, _, rest = op.key.partition(":")
+    kind = _PREFIXES.get(prefix.split("#")[0].split("@")[0], prefix)
+    if kind == "run":
+        return _run(op, rest)
+    request = op.request
+    if request is None:
+        return Operation(kind, rest, "unknown")
+    data = request.event.data
+    name = data.get("question") or data.get("event") or data.get("agent") or data.get("call") or data.get("name") or ""
+    return Operation(data["kind"], name, _state(request), _value(request), _error(request.closing))
+
+
+def _run(op: Op, name: str) -> Operation:
+    if op.outcome is None:
+        return Operation("run", name, "unknown" if op.started else "running")
+    data = op.outcome.data
+    if "error" in data:
+        return Operation("run", name, "unknown" if data.get("unknown") else "failed", None, _error(op.outcome))
+    return Operation("run", name, "done", data.get("value"))
+
+
+def _state(request: Request) -> OperationState:
+    if request.is_open:
+        return "waiting"
+    if request.status == "decided":
+        return "failed" if request.closing is not None and "error" in request.closing.data else "done"
+    return request.status  # type: ignore[return-value]  # expired, superseded, withdrawn
+
+
+def _value(request: Request) -> Json:
+    closing, decision = request.closing, request.decision()
+    if decision is not None:
+        if request.kind == "question":
+            return decision.value
+        by = None if decision.by is None else decision.by.id
+        return {"kind": decision.kind, "by": by, "note": decision.note, "value": decision.value}
+    if closing is None:
+        return None
+    return closing.data.get("payload", closing.data.get("value"))
+
+
+def _error(event: Event | None) -> ErrorInfo | None:
+    error = None if event is None else event.data.get("error")
+    return None if error is None else ErrorInfo(error["type"], error["message"], error.get("where"))
+
+
+def notes_as_views(events: Sequence[Event]) -> list[StepView]:
+    """Messages and notes in the form of steps, for a summariser: name "message" or the note's name."""
+    views = []
+    for event in events:
+        if event.kind == "message":
+            said = {"text": event.data["text"], **({"by": event.by} if event.by else {})}
+            views.append(StepView(f"message_{event.seq}", "message", said, said, "ended"))
+        elif event.kind == "appended":
+            note = {"data": event.data["data"]}
+            views.append(StepView(f"note_{event.seq}", event.data["name"], note, note, "ended"))
+        elif event.kind == "compacted":
+            summary = {"text": event.data["summary"]}
+            views.append(StepView(f"summary_{event.seq}", "summary", summary, summary, "ended"))
+    return views

@@ -1,0 +1,183 @@
+"""What parks a step: approvals, questions, events, clocks, children. Each gives back what the log holds, or None with the request in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from .branch import Branch
+from .calls import model_value, revive, type_adapter
+from .clock import micros, moment
+from .errors import Expired, ProgramChanged
+from .events import Draft, Event, Json, digest
+from .history import Request, interrupt_of
+from .interrupts import ApprovalPolicy, Decision, Vote
+from .stores.base import NewThread
+from .tools import ErrorInfo, Outcome
+
+EXPIRED: Mapping[str, Json] = {"kind": "expired"}
+TIMED_OUT: Mapping[str, Json] = {"timed_out": True}
+
+
+# ---- approvals -----------------------------------------------------------------------------------------------------------------
+
+
+async def approval(branch: Branch, policy: ApprovalPolicy, schema: str | None, label: str | None) -> Decision | None:
+    """See `Step.request_approval`. Known by intent, arguments and who must agree; `schema` is the digest of the arguments' JSON Schema."""
+    arguments = dict(branch.arguments)
+    shown = {"kind": "approval", "name": branch.log.name, "arguments": arguments}
+    key = branch.key("approval", digest([branch.log.name, arguments, policy.who()])[:12], label)
+    edited = _editor(branch, arguments)
+    if edited is not None and edited.by is not None and policy.satisfied_by([Vote(edited.by, "edited", edited.at)]):
+        branch.met.add(key)
+        return edited
+    request = {**shown, **({"schema": schema} if schema else {})}
+    return await _gate(branch, key, policy, request, edited)
+
+
+async def result_approval(branch: Branch, policy: ApprovalPolicy, label: str | None) -> Decision | None:
+    """See `Step.result_approved`. Known by the result and who must agree."""
+    run = branch.log.result_run()
+    if run is None or run.outcome is None:
+        raise ProgramChanged(branch.log.id, "result_approved() before any run has ended", "call step.run(…) first")
+    data = run.outcome.data
+    value = data.get("value") if "error" not in data else {key: data["error"].get(key) for key in ("type", "message")}
+    request = {"kind": "result", "name": branch.log.name, "arguments": dict(branch.arguments), "value": value, "call": run.key}
+    key = branch.key("result", digest([value, policy.who()])[:12], label)
+    return await _gate(branch, key, policy, request, None)
+
+
+async def _gate(branch: Branch, key: str, policy: ApprovalPolicy, request: Mapping[str, Json], edited: Decision | None) -> Decision | None:
+    data = {**request, "policy": policy.to_json(), **({"votes": [_vote_json(edited)]} if edited is not None else {})}
+    expires = policy.expires if isinstance(policy.expires, timedelta) else None
+    draft = Draft("request", data, branch.log.id, key, expires=expires)
+    closing = await branch.park(key, draft, EXPIRED, again=policy.on_expiry == "ask_again")
+    if closing is None:
+        return None
+    decision = _request(branch, closing).decision()
+    if decision is not None and decision.kind == "expired" and policy.on_expiry == "fail":
+        one = _request(branch, closing)
+        raise Expired(interrupt_of(branch.wake.thread_id, "", one.status, one.event, one.votes, one.closing))
+    return decision
+
+
+def _request(branch: Branch, closing: Event) -> Request:
+    return branch.wake.history.requests[closing.data["request"]]
+
+
+def _editor(branch: Branch, arguments: Json) -> Decision | None:
+    """The decision of the person who edited the call into what it is now."""
+    for request in reversed(branch.log.requests.values()):
+        if request.kind == "approval" and branch.wake.history.closing(request, branch.upto) is not None:
+            decision = request.decision()
+            if decision is not None and decision.kind == "edited" and decision.value == arguments:
+                return decision
+    return None
+
+
+def _vote_json(decision: Decision) -> Json:
+    assert decision.by is not None
+    return {"by": decision.by.id, "groups": list(decision.by.groups), "kind": "edited", "at": micros(decision.at)}
+
+
+# ---- questions -----------------------------------------------------------------------------------------------------------------
+
+
+async def question(
+    branch: Branch, text: str, schema: Any, choices: Sequence[Any] | None, to: Sequence[str] | str, expires: timedelta | None, label: str | None
+) -> tuple[Any] | None:
+    """See `Step.request_answer`; a tuple of one holds the answer, which is None if the question expired."""
+    adapter = type_adapter(str if schema is None and choices is None else schema if schema is not None else Any, f"schema={schema!r}")
+    offered = None if choices is None else [model_value(choice) for choice in choices]
+    asked = adapter.json_schema() if schema is not None else {"type": "string"} if choices is None else {"enum": offered}
+    request = {
+        "kind": "question",
+        "name": branch.log.name,
+        "question": text,
+        "schema": asked,
+        **({"choices": offered} if offered is not None else {}),
+        **({"policy": ApprovalPolicy(by=to).to_json()} if to else {}),
+    }
+    key = branch.key("ask", digest([text, asked, offered])[:12], label)
+    closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires), EXPIRED)
+    if closing is None:
+        return None
+    if closing.data["kind"] == "expired":
+        return (None,)
+    return (revive(adapter, closing.data["value"], branch.log.id, key),)
+
+
+# ---- clocks, events, children --------------------------------------------------------------------------------------------------
+
+
+async def event(branch: Branch, name: str, key: str | None, timeout: timedelta | None, label: str | None) -> tuple[Any] | None:
+    """See `Step.wait_for`; a tuple of one holds the payload, or None when the time is up."""
+    op = branch.key("wait", name if key is None else f"{name}:{key}", label)
+    request = {"kind": "event", "name": branch.log.name, "event": name, "key": key}
+    closing = await branch.park(op, Draft("request", request, branch.log.id, op, expires=timeout), TIMED_OUT)
+    if closing is None:
+        return None
+    return (closing.data.get("payload"),)
+
+
+async def timer(branch: Branch, until: timedelta | datetime | str, label: str | None) -> bool:
+    """See `Step.sleep`; whether it is over."""
+    op = branch.key("sleep", label=label)
+    request = {"kind": "timer", "name": branch.log.name}
+    return await branch.park(op, Draft("request", request, branch.log.id, op, expires=moment(until)), {}) is not None
+
+
+async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str | None) -> str:
+    """See `Step.spawn`; the child's id."""
+    await branch.read()
+    key = branch.key("spawn", agent, label)
+    op = branch.op(key)
+    if op is not None and op.request is not None:
+        return str(op.request.event.data["child"])
+    branch.check_may_start()
+    branch.check_nothing_unread()
+    value = branch.wake.setting.redact(model_value(input))
+    new = NewThread(agent, [Draft("input", {"input": value, **({"budget": budget} if budget is not None else {})})])
+    request = {"kind": "child", "name": branch.log.name, "agent": agent}
+    event = await branch.wake.spawn(Draft("request", request, branch.log.id, key), new)
+    return str(event.data["child"])
+
+
+async def children(branch: Branch, thread_ids: Sequence[str], types: Sequence[Any]) -> list[Outcome[Any]] | None:
+    """See `Step.join`; None while one of them has not ended."""
+    branch.met.add("join")
+    outcomes: list[Outcome[Any]] = []
+    for thread_id, adapter in zip(thread_ids, types, strict=True):
+        request = branch.wake.history.child(thread_id)
+        if request is None:
+            raise ProgramChanged(branch.log.id, f"{thread_id} is no child of this thread", "join what step.spawn(…) gave back")
+        closing = branch.wake.history.closing(request, branch.upto)
+        if closing is None:
+            branch.waiting = branch.wake.parked = True
+            return None
+        outcomes.append(_child_outcome(closing, adapter, branch))
+    return outcomes
+
+
+def _child_outcome(closing: Event, adapter: Any, branch: Branch) -> Outcome[Any]:
+    error = closing.data.get("error")
+    if error is not None:
+        return Outcome(False, ErrorInfo(error["type"], error["message"], error.get("where")))
+    return Outcome(True, _value=revive(adapter, closing.data.get("value"), branch.log.id, "the child"))
+
+
+# ---- the operator's breakpoint -------------------------------------------------------------------------------------------------
+
+
+async def hold(branch: Branch, schema: str | None) -> Decision | None:
+    """Park at the selection; what the operator decided, or None."""
+    request = {
+        "kind": "hold",
+        "name": branch.log.name,
+        "arguments": dict(branch.proposed),
+        "policy": ApprovalPolicy().to_json(),
+        **({"schema": schema} if schema else {}),
+    }
+    closing = await branch.park("hold", Draft("request", request, branch.log.id, "hold"), EXPIRED)
+    return None if closing is None else _request(branch, closing).decision()

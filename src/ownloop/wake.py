@@ -1,0 +1,262 @@
+"""What one wake may do: its lease, begin, fact, the seal. It knows no handler and no `Step`.
+
+A wake that is sealed begins nothing more: its handler has unwound, or a begin has failed. A call that was started goes on all the same, and its
+outcome is a fact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from .errors import StoreError, Suspend
+from .events import Draft, Event, Json
+from .history import History
+from .leases import LeaseKeeper
+from .stores.base import Claim, Fenced, NewThread, Store
+from .tools import Promise
+
+T = TypeVar("T")
+log = logging.getLogger("ownloop")
+
+
+@dataclass
+class Setting:
+    """What all wakes of an App share.
+
+    Attributes:
+        hint: hears ids of threads that may be runnable now.
+        witness: hears the promise of every function right before it is called.
+        progress: gets thread id, call and what `current_call().progress` said, from any thread.
+        schemas: digests of schemas that are known to be stored.
+        loose: calls that were let go and still run.
+    """
+
+    store: Store
+    ttl: timedelta
+    keeper: LeaseKeeper
+    hint: Callable[[str], None]
+    redact: Callable[[Json], Json]
+    witness: Callable[[Promise], None]
+    progress: Callable[[str, str, Json], None]
+    schemas: set[str] = field(default_factory=set)
+    loose: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+class Wake:
+    """One claim of one thread, and the only way its handler writes.
+
+    Attributes:
+        now: the store's clock at the claim.
+        snapshot: the head of the log at the claim: what `release` will call seen.
+        stopping: why nothing more begins ("paused", "cancelled", "closed", "lost", "shutdown", "superseded", "overtaken"), or None.
+        parked: whether an operation waits, raised or not.
+        raised: whether an operation of this wake raised Suspend.
+    """
+
+    def __init__(self, setting: Setting, claim: Claim, history: History, asked: float) -> None:
+        self.setting = setting
+        self.store = setting.store
+        self.thread_id = claim.row.id
+        self.epoch = claim.row.epoch
+        self.snapshot = claim.row.head
+        self.now: datetime = claim.now
+        self.holds = claim.holds
+        self.history = history
+        self.stopping: str | None = None
+        self.sealed: BaseException | None = None
+        self.parked = False
+        self.raised = False
+        self.live: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._lease_until = asked + setting.ttl.total_seconds()
+        self._cancellable: set[asyncio.Task[Any]] = set()
+        self._news = asyncio.Event()
+
+    # ---- the lease (Holder) -----------------------------------------------------------------------------------------------
+
+    def renewed(self, until: float) -> None:
+        self._lease_until = until
+
+    def stop(self, why: str) -> None:
+        """Begin nothing more; model calls and reads are cancelled, except when the process only wants to end."""
+        self.stopping = self.stopping or why
+        if why != "shutdown":
+            for task in list(self._cancellable):
+                task.cancel()
+
+    def heard(self) -> None:
+        self._news.set()
+
+    async def news(self) -> None:
+        """Wait until somebody may have written to the log."""
+        await self._news.wait()
+        self._news.clear()
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether the lease has not run out, by a clock that runs while this process is frozen. Callable from any thread."""
+        return self.store.clock.ticks() < self._lease_until
+
+    # ---- writing -----------------------------------------------------------------------------------------------------------
+
+    def suspend(self) -> Suspend:
+        """The exception that unwinds the handler."""
+        self.parked = self.raised = True
+        return Suspend()
+
+    def _may_begin(self, selecting: bool) -> None:
+        if self.sealed is not None or (self.stopping is not None and not selecting):
+            raise self.suspend()
+
+    async def _fenced(self, write: Awaitable[T]) -> T:
+        try:
+            return await write
+        except Fenced as refusal:
+            self.sealed = refusal
+            self.stop({"lease": "lost"}.get(refusal.why, refusal.why))
+            raise self.suspend() from None
+        except BaseException as error:  # its fate is unknown: never repeated blindly, and nothing follows it
+            self.sealed = error
+            raise
+
+    async def begin(self, *drafts: Draft, selecting: bool = False) -> list[Event]:
+        """Write what is about to happen, if this wake still may.
+
+        Raises:
+            Suspend: it may not; nothing was written.
+            StoreError: the wake is over.
+        """
+        self._may_begin(selecting)
+        begun = await self._fenced(self.store.begin(self.thread_id, self.epoch, drafts, known=self.history.head, selecting=selecting))
+        self.holds = begun.holds
+        self.history.wrote(begun.events)
+        return begun.events
+
+    async def spawn(self, draft: Draft, child: NewThread) -> Event:
+        """`begin` of a child."""
+        self._may_begin(selecting=False)
+        event = await self._fenced(self.store.spawn(self.thread_id, self.epoch, draft, child, known=self.history.head))
+        self.history.wrote([event])
+        self.setting.hint(event.data["child"])
+        return event
+
+    async def settle(self, *drafts: Draft) -> list[Event]:
+        """Close interrupts by clock or program; those that somebody closed first are left as they are."""
+        if self.sealed is not None and not isinstance(self.sealed, Suspend):
+            raise self.suspend()
+        events = await self._fenced(self.store.settle(self.thread_id, self.epoch, drafts))
+        self.history.wrote(events)
+        return events
+
+    async def fact(self, draft: Draft, *, started: int | None = None) -> Event:
+        """Write what happened. Never refused; while the store is away it is tried again until it is written."""
+        event = await self._until_written(draft, started)
+        if self.stopping == "lost":
+            self.setting.hint(self.thread_id)
+        if event.kind == "late":
+            await self.refresh()
+        else:
+            self.history.wrote([event])
+        return event
+
+    async def _until_written(self, draft: Draft, started: int | None) -> Event:
+        pause = 0.05
+        while True:
+            try:
+                return await self.store.fact(self.thread_id, self.epoch, draft, started=started)
+            except StoreError as error:
+                log.warning("%s: an outcome could not be written yet (%s)", self.thread_id, error)
+                await asyncio.sleep(pause)
+                pause = min(5.0, pause * 2)
+
+    async def refresh(self) -> None:
+        """Read what others wrote since."""
+        self.history.add(await self.store.events(self.thread_id, after=self.history.head))
+
+    async def release(self) -> bool:
+        """End the wake in order. Returns whether the thread is runnable at once."""
+        seen = 0 if self.stopping is not None else self.snapshot  # what was stopped half-way goes on as soon as it may
+        return await self.store.release(self.thread_id, self.epoch, seen=seen, due=self.history.due(self.now))
+
+    # ---- running -----------------------------------------------------------------------------------------------------------
+
+    async def interruptible(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work without effects: pause and cancel cut it.
+
+        Raises:
+            Suspend: it was cut.
+        """
+        if self.stopping not in (None, "shutdown"):
+            work.close()
+            raise self.suspend()
+        task = asyncio.ensure_future(work)
+        self._cancellable.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.stopping is not None and task.cancelled():
+                raise self.suspend() from None
+            task.cancel()
+            raise
+        finally:
+            self._cancellable.discard(task)
+
+    def launch(self, step_id: str, op: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a call that belongs to the wake and not to the branch: no cancellation of the branch reaches it."""
+        task = asyncio.ensure_future(work)
+        self.live[step_id, op] = task
+        task.add_done_callback(lambda done: self._ended(step_id, op, done))
+        return task
+
+    def _ended(self, step_id: str, op: str, task: asyncio.Task[Any]) -> None:
+        if self.live.get((step_id, op)) is task:
+            del self.live[step_id, op]
+        if not task.cancelled():
+            task.exception()  # whoever awaits it sees it; nobody else must
+
+    def loosen(self, task: asyncio.Task[Any]) -> None:
+        """Let a call go: the wake does not wait for it any more, its outcome is still taken."""
+        self.setting.loose.add(task)
+        task.add_done_callback(self.setting.loose.discard)
+
+    async def drain(self, step_id: str | None = None) -> None:
+        """Wait for the calls that still run, of one step or all."""
+        while tasks := [task for (step, _), task in self.live.items() if step_id in (None, step)]:
+            await asyncio.wait(tasks)
+
+    def seal(self) -> None:
+        """The handler has unwound: nothing begins any more."""
+        self.sealed = self.sealed or Suspend()
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """A sync function in a daemon thread of its own, with this context. Cancelling lets it go; it cannot be cut."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value)  # type: ignore[arg-type]  # a T, when there is no error
+
+    def work() -> None:
+        try:
+            value, error = context.run(function, *args, **kwargs), None
+        except BaseException as caught:  # handed over whole, also KeyboardInterrupt of a sub-interpreter
+            value, error = None, RuntimeError(f"{caught!r} in a thread") if isinstance(caught, StopIteration) else caught
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(deliver, value, error)
+
+    threading.Thread(target=work, name=f"ownloop-{getattr(function, '__name__', 'call')}", daemon=True).start()
+    return await result
