@@ -33,14 +33,8 @@ H = TypeVar("H", bound=Callable[..., Any])
 Ref = str | tuple[str, str]
 """A thread: its id, or (agent, key)."""
 
-STORES: Mapping[str, tuple[str, str]] = {
-    "memory": ("ownloop.stores.memory", "MemoryStore"),
-    "sqlite": ("ownloop.stores.sqlite", "SqliteStore"),
-}
-ENGINES: Mapping[str, tuple[str, str]] = {
-    "memory": ("ownloop.engines.embedded", "Embedded"),
-    "sqlite": ("ownloop.engines.embedded", "Embedded"),
-}
+STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
+ENGINES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.engines.embedded", "Embedded"), "sqlite": ("ownloop.engines.embedded", "Embedded")}
 
 
 class App:
@@ -208,13 +202,7 @@ class App:
     # ---- threads ---------------------------------------------------------------------------------------------------------------
 
     async def start(
-        self,
-        agent: str | Callable[..., Any],
-        input: Any = None,
-        *,
-        key: str | None = None,
-        context: Mapping[str, Any] | None = None,
-        tx: Any = None,
+        self, agent: str | Callable[..., Any], input: Any = None, *, key: str | None = None, context: Mapping[str, Any] | None = None, tx: Any = None
     ) -> str:
         """Start a thread; its id. With `key`, your own id: the same key is the same thread, and a second start changes nothing.
 

@@ -283,16 +283,14 @@ async def _invoke(call: Run) -> Any:
         wake.setting.witness(call.promise)
         return call.fn(*call.args, **call.kwargs)
 
-    if is_async(call.fn):
-        return await enter()
-    result = await in_thread(enter)
+    result = enter() if is_async(call.fn) else await in_thread(enter)
     return await result if inspect.isawaitable(result) else result
 
 
 @cache
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling it gives something to await."""
-    inner = fn.func if isinstance(fn, partial) else fn
+    inner = inspect.unwrap(fn.func if isinstance(fn, partial) else fn)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))
 
 

@@ -489,13 +489,7 @@ def closing_status(event: Event | Draft) -> str:
 
 
 def interrupt_of(
-    thread_id: str,
-    agent: str,
-    status: str,
-    event: Event,
-    votes: Sequence[Event] = (),
-    closing: Event | None = None,
-    base_url: str | None = None,
+    thread_id: str, agent: str, status: str, event: Event, votes: Sequence[Event] = (), closing: Event | None = None, base_url: str | None = None
 ) -> Interrupt:
     """An interrupt as people see it, from what the store keeps of it."""
     data = event.data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from .clock import duration
 from .errors import NotAllowed
@@ -89,6 +89,19 @@ class Decision:
 _DEFAULTS: Mapping[str, Json] = {
     "by": [], "quorum": 1, "not_by": [], "allow": list(ALL), "on_expiry": "reject", "expires": None, "escalate": [], "reason": "",
 }  # fmt: skip
+
+
+class Rules(TypedDict, total=False):
+    """The fields of an `ApprovalPolicy` as keywords."""
+
+    by: Sequence[str] | str
+    quorum: int
+    not_by: Sequence[str] | str
+    expires: timedelta | str | None
+    on_expiry: Literal["reject", "ask_again", "fail"]
+    escalate: Sequence[tuple[str | timedelta, str]]
+    allow: Sequence[Verb]
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from . import calls, waits
 from .branch import Branch
 from .clock import duration
 from .events import Json
 from .intents import Intent, argument_schema, load_intent, schema_digest
-from .interrupts import ALL, ApprovalPolicy, Decision, Verb
+from .interrupts import ApprovalPolicy, Decision, Rules
 from .tools import Outcome
 
 I = TypeVar("I", bound=Intent, covariant=True)  # noqa: E741  # the intent
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+Names = Sequence[str] | str | None
+Span = timedelta | str | None
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,7 @@ class Step(Generic[I]):
 
     # ---- people ----------------------------------------------------------------------------------------------------------------
 
-    async def approved(
-        self,
-        policy: ApprovalPolicy | None = None,
-        *,
-        by: Sequence[str] | str = (),
-        quorum: int = 1,
-        not_by: Sequence[str] | str = (),
-        expires: timedelta | str | None = None,
-        on_expiry: Literal["reject", "ask_again", "fail"] = "reject",
-        escalate: Sequence[tuple[str | timedelta, str]] = (),
-        allow: Sequence[Verb] = ALL,
-        reason: str = "",
-    ) -> bool:
+    async def approved(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> bool:
         """Wait until people have decided; whether the call may run, with the arguments as `step.intent` has them now.
 
         Parks the thread. False means rejected, responded to or expired: `step.decision` says which, by whom and with what words.
@@ -122,83 +114,38 @@ class Step(Generic[I]):
         Raises:
             Expired: the deadline passed and `on_expiry="fail"`.
         """
-        chosen = policy or ApprovalPolicy(by, quorum, not_by, expires, on_expiry, escalate, allow, reason)
-        decision = await waits.approval(self._branch, chosen, await self._schema(), self._label)
+        decision = await waits.approval(self._branch, policy or ApprovalPolicy(**rules), await self._schema(), self._label)
         if decision is None:
             raise self._branch.suspend()
         return decision.granted
 
-    async def request_approval(
-        self,
-        policy: ApprovalPolicy | None = None,
-        *,
-        by: Sequence[str] | str = (),
-        quorum: int = 1,
-        not_by: Sequence[str] | str = (),
-        expires: timedelta | str | None = None,
-        on_expiry: Literal["reject", "ask_again", "fail"] = "reject",
-        escalate: Sequence[tuple[str | timedelta, str]] = (),
-        allow: Sequence[Verb] = ALL,
-        reason: str = "",
-    ) -> Decision | None:
+    async def request_approval(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> Decision | None:
         """Like `approved`, without unwinding: None while nobody has decided. Return None then, and the decision wakes the thread.
 
         Source: 12-factor agents, factor 8 ("break the loop, we'll get a webhook later").
         """
-        chosen = policy or ApprovalPolicy(by, quorum, not_by, expires, on_expiry, escalate, allow, reason)
-        return await waits.approval(self._branch, chosen, await self._schema(), self._label)
+        return await waits.approval(self._branch, policy or ApprovalPolicy(**rules), await self._schema(), self._label)
 
-    async def result_approved(
-        self,
-        policy: ApprovalPolicy | None = None,
-        *,
-        by: Sequence[str] | str = (),
-        quorum: int = 1,
-        not_by: Sequence[str] | str = (),
-        expires: timedelta | str | None = None,
-        on_expiry: Literal["reject", "ask_again", "fail"] = "reject",
-        escalate: Sequence[tuple[str | timedelta, str]] = (),
-        allow: Sequence[Verb] = ALL,
-        reason: str = "",
-    ) -> bool:
+    async def result_approved(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> bool:
         """Let people see (and edit or redact) the result of the last run before the model does. Parks the thread.
 
         What an edit or a response says is shown to the model instead; a rejected result is withheld from it.
         """
-        chosen = policy or ApprovalPolicy(by, quorum, not_by, expires, on_expiry, escalate, allow, reason)
-        decision = await waits.result_approval(self._branch, chosen, self._label)
+        decision = await waits.result_approval(self._branch, policy or ApprovalPolicy(**rules), self._label)
         if decision is None:
             raise self._branch.suspend()
         return decision.granted
 
     @overload
     async def ask(
-        self,
-        question: str,
-        *,
-        schema: None = None,
-        choices: Sequence[str] | None = None,
-        to: Sequence[str] | str | None = None,
-        expires: timedelta | str | None = None,
+        self, question: str, *, schema: None = None, choices: Sequence[str] | None = None, to: Names = None, expires: Span = None
     ) -> str | None: ...
     @overload
     async def ask(
-        self,
-        question: str,
-        *,
-        schema: type[T],
-        choices: Sequence[T] | None = None,
-        to: Sequence[str] | str | None = None,
-        expires: timedelta | str | None = None,
+        self, question: str, *, schema: type[T], choices: Sequence[T] | None = None, to: Names = None, expires: Span = None
     ) -> T | None: ...
     async def ask(
-        self,
-        question: str,
-        *,
-        schema: type[Any] | None = None,
-        choices: Sequence[Any] | None = None,
-        to: Sequence[str] | str | None = None,
-        expires: timedelta | str | None = None,
+        self, question: str, *, schema: type[Any] | None = None, choices: Sequence[Any] | None = None, to: Names = None, expires: Span = None
     ) -> Any:
         """Ask a person, and wait for the answer. Parks the thread.
 
@@ -214,13 +161,7 @@ class Step(Generic[I]):
         return answer[0]
 
     async def request_answer(
-        self,
-        question: str,
-        *,
-        schema: type[Any] | None = None,
-        choices: Sequence[Any] | None = None,
-        to: Sequence[str] | str | None = None,
-        expires: timedelta | str | None = None,
+        self, question: str, *, schema: type[Any] | None = None, choices: Sequence[Any] | None = None, to: Names = None, expires: Span = None
     ) -> Any:
         """Like `ask`, without unwinding: None while nobody has answered, or when the question expired."""
         answer = await self._ask(question, schema, choices, to, expires)
@@ -268,7 +209,7 @@ class Step(Generic[I]):
 
     # ---- clocks, events, children ----------------------------------------------------------------------------------------------
 
-    async def wait_for(self, name: str, *, key: str | None = None, timeout: timedelta | str | None = None) -> Any:
+    async def wait_for(self, name: str, *, key: str | None = None, timeout: Span = None) -> Any:
         """Wait for an event that somebody emits; its payload, or None when the time is up. Parks the thread.
 
         Each thread gets each event of a name and key emitted since its start once, oldest first, also one that came before the wait.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from .clock import duration
 from .errors import StepFailed
@@ -97,43 +96,22 @@ class Promise:
         return self.reads or self.in_doubt == "retry"
 
 
+class Options(TypedDict, total=False):
+    """What `tool` takes."""
+
+    name: str | None
+    reads: bool
+    in_doubt: DoubtPolicy
+    unknown_on: tuple[type[BaseException], ...]
+    timeout: timedelta | str | None
+    retry: int
+
+
 @overload
-def tool(fn: Callable[P, R], /) -> Callable[P, R]: ...
+def tool(fn: Callable[P, R], /, **options: Unpack[Options]) -> Callable[P, R]: ...
 @overload
-def tool(
-    fn: Callable[P, R],
-    /,
-    *,
-    name: str | None = None,
-    reads: bool = False,
-    in_doubt: DoubtPolicy = "ask",
-    unknown_on: tuple[type[BaseException], ...] = (InDoubt,),
-    timeout: timedelta | str | None = None,
-    retry: int = 0,
-) -> Callable[P, R]: ...
-@overload
-def tool(
-    fn: None = None,
-    /,
-    *,
-    name: str | None = None,
-    reads: bool = False,
-    in_doubt: DoubtPolicy = "ask",
-    unknown_on: tuple[type[BaseException], ...] = (InDoubt,),
-    timeout: timedelta | str | None = None,
-    retry: int = 0,
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def tool(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    reads: bool = False,
-    in_doubt: DoubtPolicy = "ask",
-    unknown_on: tuple[type[BaseException], ...] = (InDoubt,),
-    timeout: timedelta | str | None = None,
-    retry: int = 0,
-) -> Any:
+def tool(fn: None = None, /, **options: Unpack[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> Any:
     """Say what a function promises; a decorator, or a wrapper in place (`tool(search, reads=True)`).
 
     Args:
@@ -149,35 +127,23 @@ def tool(
         ValueError: for options that contradict each other.
     """
     if fn is None:
-        return functools.partial(tool, name=name, reads=reads, in_doubt=in_doubt, unknown_on=unknown_on, timeout=timeout, retry=retry)
-    if not (callable(in_doubt) or in_doubt in ("ask", "retry", "fail")):
-        raise ValueError(f'in_doubt={in_doubt!r}; choose "ask", "retry", "fail" or a function verify(key)')
-    promise = Promise(
-        name=name or name_of(fn),
-        reads=reads,
-        in_doubt=in_doubt,
-        unknown_on=tuple(unknown_on),
-        timeout=None if timeout is None else duration(timeout),
-        retry=retry,
-    )
-    if retry < 0 or (retry and not promise.repeatable):
-        raise ValueError(f'retry={retry} on {promise.name}: only what may run twice is retried; add reads=True or in_doubt="retry"')
+        return functools.partial(tool, **options)
+    timeout = options.get("timeout")
+    fields = {**options, "name": options.get("name") or name_of(fn), "timeout": None if timeout is None else duration(timeout)}
+    promise = Promise(**fields)  # type: ignore[arg-type]  # the fields of Options
+    if not (callable(promise.in_doubt) or promise.in_doubt in ("ask", "retry", "fail")):
+        raise ValueError(f'in_doubt={promise.in_doubt!r}; choose "ask", "retry", "fail" or a function verify(key)')
+    if promise.retry < 0 or (promise.retry and not promise.repeatable):
+        raise ValueError(f'retry={promise.retry} on {promise.name}: only what may run twice is retried; add reads=True or in_doubt="retry"')
     return promised(fn, promise)
 
 
 def promised(fn: Callable[..., Any], promise: Promise) -> Callable[..., Any]:
     """The function with its promise attached, the function itself unchanged."""
-    if inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):
 
-        @functools.wraps(fn)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await fn(*args, **kwargs)
-
-    else:
-
-        @functools.wraps(fn)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return fn(*args, **kwargs)
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
 
     wrapper.__ownloop__ = promise  # type: ignore[attr-defined]  # the one mark that promise_of reads
     return wrapper
@@ -187,11 +153,6 @@ def promise_of(fn: Callable[..., Any]) -> Promise:
     """What `tool` said of the function; without it: effects, and a person is asked when in doubt."""
     found = getattr(fn, "__ownloop__", None)
     return found if isinstance(found, Promise) else Promise(name=name_of(fn))
-
-
-def renamed(promise: Promise, name: str) -> Promise:
-    """The same promise under another name."""
-    return replace(promise, name=name)
 
 
 def name_of(fn: Callable[..., Any]) -> str:

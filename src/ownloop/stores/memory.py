@@ -13,21 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from .. import ids
 from ..clock import Clock, SystemClock, micros
 from ..events import Draft, Event, Json
-from .base import (
-    ENDED,
-    Begun,
-    Claim,
-    ControlVerb,
-    Fenced,
-    InterruptRow,
-    NewThread,
-    NoticeName,
-    NoticeRow,
-    Pulse,
-    Record,
-    Refused,
-    ThreadRow,
-)
+from .base import ENDED, Begun, Claim, ControlVerb, Fenced, InterruptRow, NewThread, NoticeName, NoticeRow, Pulse, Record, Refused, ThreadRow
 from .rules import MAIL_KEPT, after_control, closed_as, complete, is_progress, notice_of
 
 P = ParamSpec("P")
@@ -160,8 +146,7 @@ class MemoryStore:
             self._withdraw(thread, lambda item: item.request.step_id == event.step_id and item.request.data["kind"] != "child")
         elif event.kind == "turn_ended":
             self._withdraw(
-                thread,
-                lambda item: bool(item.request.step_id) and ids.is_named(item.request.step_id or "") and item.request.data["kind"] != "child",
+                thread, lambda item: bool(item.request.step_id) and ids.is_named(item.request.step_id or "") and item.request.data["kind"] != "child"
             )
         elif event.kind == "compacted":
             thread.compacted = event.seq

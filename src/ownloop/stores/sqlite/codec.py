@@ -46,7 +46,7 @@ INTERRUPT_CODES = {status: code for code, status in enumerate(INTERRUPT_STATUSES
 
 EVENT_COLUMNS = "seq, kind, at, step, op, actor, data, big"
 THREAD_COLUMNS = (
-    "number, agent, key, status, turns, head, woken, seen, epoch, released, lease_until, due, context, parent, parent_seq, "
+    "place, number, agent, key, status, turns, head, woken, seen, epoch, released, lease_until, due, context, parent, parent_seq, "
     "created_at, updated_at, last_end"
 )
 
@@ -110,17 +110,18 @@ def event_of(db: sqlite3.Connection, thread_id: str, row: tuple[Any, ...]) -> Ev
     return Event(seq, EVENT_KINDS[kind], from_micros(at), step_id, op, actor, unpack(db, data, big))
 
 
-def one_event(db: sqlite3.Connection, number: int, seq: int) -> Event | None:
-    """The event of a thread at a position."""
-    row = db.execute(f"SELECT {EVENT_COLUMNS} FROM events WHERE thread = ? AND seq = ?", (number, seq)).fetchone()
-    return None if row is None else event_of(db, ids.thread_id(number), row)
+def one_event(db: sqlite3.Connection, thread_id: str, place: int, seq: int) -> Event | None:
+    """The event of a thread, known by its id and place, at a position."""
+    row = db.execute(f"SELECT {EVENT_COLUMNS} FROM events WHERE thread = ? AND seq = ?", (place, seq)).fetchone()
+    return None if row is None else event_of(db, thread_id, row)
 
 
 def thread_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> ThreadRow:
     """A thread from `THREAD_COLUMNS`."""
-    number, agent, key, status, turns, head, woken, seen, epoch, released, lease, due, context, parent, parent_seq, created, updated, end = row
+    place, number, agent, key, status, turns, head, woken, seen, epoch, released, lease, due, context, parent, parent_seq, created, updated, end = row
+    thread_id = ids.thread_id(number)
     return ThreadRow(
-        id=ids.thread_id(number),
+        id=thread_id,
         agent=agent,
         key=key,
         status=THREAD_STATUSES[status],
@@ -136,7 +137,7 @@ def thread_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> ThreadRow:
         parent=None if parent is None else (ids.thread_id(parent), parent_seq),
         created_at=from_micros(created),
         updated_at=from_micros(updated),
-        last_end=None if end is None else one_event(db, number, end),
+        last_end=None if end is None else one_event(db, thread_id, place, end),
     )
 
 

@@ -19,9 +19,9 @@ def emit(tx: Transaction, name: str, key: str | None, id: str | None, payload: J
     number = tx.db.execute(insert, (name, key, id, tx.now, text)).lastrowid
     assert number is not None
     waits = "SELECT thread, min(seq) FROM interrupts WHERE status = 0 AND kind = 3 AND name = ? AND key IS ? GROUP BY thread"
-    for thread, seq in rows(tx.db.execute(waits, (name, key))):
-        row = tx.find(thread)
-        if row is not None and row.status not in ENDED:
+    for place, seq in rows(tx.db.execute(waits, (name, key))):
+        row = tx.at_place(place)
+        if row.status not in ENDED:
             tx.touch(row)
             deliver(tx, row, tx.event(row, seq), number, id, text, outside=True)
             row.status = "open" if row.status == "done" else row.status
@@ -32,5 +32,5 @@ def deliver(tx: Transaction, row: Row, request: Event, number: int, id: str | No
     """Close a wait with an event of the mailbox, and remember which one the thread had."""
     data = {"request": request.seq, "payload": json.loads(payload), **({"mail": id} if id else {})}
     event = tx.append(row, Draft("delivered", data, request.step_id, request.op), outside=outside)
-    tx.db.execute("UPDATE interrupts SET mail = ? WHERE thread = ? AND seq = ?", (number, row.number, request.seq))
+    tx.db.execute("UPDATE interrupts SET mail = ? WHERE thread = ? AND seq = ?", (number, row.place, request.seq))
     return event

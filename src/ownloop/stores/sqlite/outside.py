@@ -28,7 +28,7 @@ def message(tx: Transaction, thread_id: str, drafts: Sequence[Draft], dedupe: st
     if row is None:
         raise Refused("missing")
     if dedupe is not None:
-        known = tx.db.execute("SELECT seq FROM dedupe WHERE thread = ? AND token = ?", (row.number, dedupe)).fetchone()
+        known = tx.db.execute("SELECT seq FROM dedupe WHERE thread = ? AND token = ?", (row.place, dedupe)).fetchone()
         if known is not None:
             return tx.event(row, known[0]), False
     if row.status in ENDED:
@@ -40,7 +40,7 @@ def message(tx: Transaction, thread_id: str, drafts: Sequence[Draft], dedupe: st
     row.barrier = row.barrier if at_head is None else row.head
     _reopen(row)
     if dedupe is not None:
-        tx.db.execute("INSERT INTO dedupe (thread, token, seq) VALUES (?, ?, ?)", (row.number, dedupe, events[0].seq))
+        tx.db.execute("INSERT INTO dedupe (thread, token, seq) VALUES (?, ?, ?)", (row.place, dedupe, events[0].seq))
     return events[0], True
 
 
@@ -64,7 +64,7 @@ def decide(tx: Transaction, thread_id: str, seq: int, draft: Draft, digest: str 
 
 
 def _check_decision(tx: Transaction, row: Row, seq: int, digest: str | None, votes: int) -> None:
-    status = tx.status_of(row.number, seq)
+    status = tx.status_of(row, seq)
     if status is None:
         raise Refused("missing")
     request = tx.event(row, seq).data
@@ -98,7 +98,7 @@ def _end(tx: Transaction, row: Row, verb: ControlVerb, draft: Draft) -> None:
     row.epoch += 1
     row.released, row.lease_until, row.due = row.epoch, None, None
     query = f"SELECT seq FROM interrupts WHERE thread = ? AND status = 0 AND kind = {REQUEST_CODES['child']}"
-    children = [tx.event(row, seq).data["child"] for (seq,) in rows(tx.db.execute(query, (row.number,)))]
+    children = [tx.event(row, seq).data["child"] for (seq,) in rows(tx.db.execute(query, (row.place,)))]
     tx.withdraw(row, "1")
     for child in children if row.status == "cancelled" else []:
         below = tx.find(number_of(child))

@@ -27,7 +27,8 @@ from .codec import (
 )
 from .transaction import AT_ONCE
 
-_LOG = f"SELECT {EVENT_COLUMNS} FROM events WHERE thread = ?"
+_THREAD = "thread = (SELECT place FROM threads WHERE number = ?)"
+_LOG = f"SELECT {EVENT_COLUMNS} FROM events WHERE {_THREAD}"
 _COMPACTED = EVENT_CODES["compacted"]
 _APPENDED = EVENT_CODES["appended"]
 
@@ -36,13 +37,13 @@ _APPENDED = EVENT_CODES["appended"]
 
 def load(db: sqlite3.Connection, thread_id: str, upto: int) -> list[Event]:
     number = number_of(thread_id)
-    last = f"SELECT data FROM events WHERE thread = ? AND seq <= ? AND kind = {_COMPACTED} ORDER BY seq DESC LIMIT 1"
+    last = f"SELECT data, thread FROM events WHERE {_THREAD} AND seq <= ? AND kind = {_COMPACTED} ORDER BY seq DESC LIMIT 1"
     compacted = db.execute(last, (number, upto)).fetchone()
     if compacted is None:
         return _log(db, thread_id, f"{_LOG} AND seq <= ? ORDER BY seq", upto)
     covered = json.loads(compacted[0])
     kept = sorted(seq for seq in {1, *covered["kept"]} if seq <= min(covered["upto"], upto))
-    before = [event for seq in kept if (event := one_event(db, number, seq)) is not None]
+    before = [event for seq in kept if (event := one_event(db, thread_id, compacted[1], seq)) is not None]
     return before + _log(db, thread_id, f"{_LOG} AND seq > ? AND seq <= ? ORDER BY seq", covered["upto"], upto)
 
 
@@ -76,13 +77,7 @@ def find(db: sqlite3.Connection, agent: str, key: str) -> str | None:
 
 
 def threads(
-    db: sqlite3.Connection,
-    agent: str | None,
-    status: str | None,
-    key: str | None,
-    context: Mapping[str, Json] | None,
-    limit: int,
-    after: str | None,
+    db: sqlite3.Connection, agent: str | None, status: str | None, key: str | None, context: Mapping[str, Json] | None, limit: int, after: str | None
 ) -> list[ThreadRow]:
     conditions: dict[str, Any] = {"agent = ?": agent, "key = ?": key, "number < ?": None if after is None else number_of(after)}
     conditions["status = ?"] = None if status is None else THREAD_CODES.get(status, -1)
@@ -91,7 +86,7 @@ def threads(
     found: list[ThreadRow] = []
     cursor = db.execute(query, tuple(given.values()))
     while len(found) < limit and (page := cursor.fetchmany(min(limit, 1000))):
-        found += [thread_of(db, row) for row in page if _agrees(row[12], context)][: limit - len(found)]
+        found += [thread_of(db, row) for row in page if _agrees(row[13], context)][: limit - len(found)]
     cursor.close()
     return found
 
@@ -130,33 +125,27 @@ def runnable(db: sqlite3.Connection, agents: Collection[str], limit: int, now: i
 
 # ---- interrupts ------------------------------------------------------------------------------------------------------------------
 
-_INTERRUPTS = f"""SELECT i.thread, t.agent, i.status, i.votes, i.closing, {", ".join(f"e.{name}" for name in EVENT_COLUMNS.split(", "))}
-    FROM interrupts i CROSS JOIN threads t ON t.number = i.thread CROSS JOIN events e ON e.thread = i.thread AND e.seq = i.seq"""
+_INTERRUPTS = f"""SELECT t.number, i.thread, t.agent, i.status, i.votes, i.closing, {", ".join(f"e.{name}" for name in EVENT_COLUMNS.split(", "))}
+    FROM interrupts i CROSS JOIN threads t ON t.place = i.thread CROSS JOIN events e ON e.thread = i.thread AND e.seq = i.seq"""
 
 
 def interrupts(
-    db: sqlite3.Connection,
-    thread: str | None,
-    agent: str | None,
-    kind: str | None,
-    status: str | None,
-    limit: int,
-    after: tuple[str, int] | None,
+    db: sqlite3.Connection, thread: str | None, agent: str | None, kind: str | None, status: str | None, limit: int, after: tuple[str, int] | None
 ) -> list[InterruptRow]:
     """Oldest first. An index on the open ones is used because their status stands in the text of the query."""
     conditions: dict[str, tuple[Any, ...]] = {}
     if status is not None:
         conditions[f"i.status = {INTERRUPT_CODES.get(status, -1)}"] = ()
     if thread is not None:
-        conditions["i.thread = ?"] = (number_of(thread),)
+        conditions[f"i.{_THREAD}"] = (number_of(thread),)
     if agent is not None:
         conditions["t.agent = ?"] = (agent,)
     if kind is not None:
         conditions["i.kind = ?"] = (REQUEST_CODES.get(kind, -1),)
     if after is not None:
-        position = (number_of(after[0]), after[1])
-        at = db.execute("SELECT at FROM interrupts WHERE thread = ? AND seq = ?", position).fetchone()
-        conditions["(i.at, i.thread, i.seq) > (?, ?, ?)"] = (at[0] if at else 0, *position)
+        known = f"SELECT at, thread, seq FROM interrupts WHERE {_THREAD} AND seq = ?"
+        position = db.execute(known, (number_of(after[0]), after[1])).fetchone()
+        conditions["(i.at, i.thread, i.seq) > (?, ?, ?)"] = position or (0, 0, 0)
     order = "i.at, i.thread, i.seq" if thread is None else "i.seq"
     query = f"{_INTERRUPTS} WHERE {' AND '.join([*conditions, '1'])} ORDER BY {order} LIMIT ?"
     values = [value for group in conditions.values() for value in group]
@@ -164,19 +153,19 @@ def interrupts(
 
 
 def interrupt(db: sqlite3.Connection, thread_id: str, seq: int) -> InterruptRow | None:
-    row = db.execute(f"{_INTERRUPTS} WHERE i.thread = ? AND i.seq = ?", (number_of(thread_id), seq)).fetchone()
+    row = db.execute(f"{_INTERRUPTS} WHERE i.{_THREAD} AND i.seq = ?", (number_of(thread_id), seq)).fetchone()
     return None if row is None else _interrupt_of(db, row)
 
 
 def _interrupt_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> InterruptRow:
-    number, agent, status, votes, closing = row[:5]
+    number, place, agent, status, votes, closing = row[:6]
     thread_id = ids.thread_id(number)
-    given = (one_event(db, number, seq) for seq in (json.loads(votes) if votes is not None else ()))
+    given = (one_event(db, thread_id, place, seq) for seq in (json.loads(votes) if votes is not None else ()))
     return InterruptRow(
         thread_id,
         agent,
         INTERRUPT_STATUSES[status],
-        event_of(db, thread_id, row[5:]),
+        event_of(db, thread_id, row[6:]),
         tuple(vote for vote in given if vote is not None),
-        None if closing is None else one_event(db, number, closing),
+        None if closing is None else one_event(db, thread_id, place, closing),
     )

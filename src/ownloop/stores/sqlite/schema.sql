@@ -1,8 +1,9 @@
--- Version 1. Threads are keyed by the number of their id, times are microseconds since 1970, kinds and statuses the codes of codec.py,
+-- Version 1. A thread is known by the number of its id; its events and interrupts carry its place, which is short. Times are microseconds since 1970, kinds and statuses the codes of codec.py,
 -- a step is the number of a selected one or the name of a named one. Statements end with a semicolon at the end of a line.
 
 CREATE TABLE threads (
-    number INTEGER PRIMARY KEY,
+    place INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL UNIQUE,
     agent TEXT NOT NULL,
     key TEXT,
     status INTEGER NOT NULL,
@@ -17,7 +18,7 @@ CREATE TABLE threads (
     due INTEGER,
     ready INTEGER,  -- when it can be claimed: below zero at once, NULL never (Row.ready)
     last_end INTEGER,
-    parent INTEGER,
+    parent INTEGER,  -- its number
     parent_seq INTEGER,
     context TEXT,
     created_at INTEGER NOT NULL,
@@ -25,7 +26,7 @@ CREATE TABLE threads (
 );
 CREATE UNIQUE INDEX threads_key ON threads (agent, key) WHERE key IS NOT NULL;
 CREATE INDEX threads_ready ON threads (agent, ready) WHERE ready IS NOT NULL;
-CREATE INDEX threads_status ON threads (status);
+CREATE INDEX threads_status ON threads (status, number);
 
 CREATE TABLE events (
     thread INTEGER NOT NULL,
@@ -103,7 +104,7 @@ CREATE TABLE subscriptions (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL,
-    thread INTEGER NOT NULL,
+    thread INTEGER NOT NULL,  -- its number
     seq INTEGER,
     at INTEGER NOT NULL,
     hidden_until INTEGER NOT NULL,

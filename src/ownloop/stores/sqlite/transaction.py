@@ -29,22 +29,8 @@ from .codec import (
     thread_of,
 )
 
-_MUTABLE = (
-    "status",
-    "turns",
-    "head",
-    "woken",
-    "seen",
-    "epoch",
-    "released",
-    "barrier",
-    "lease_until",
-    "due",
-    "ready",
-    "last_end",
-    "updated_at",
-)
-_SELECT = f"SELECT number, agent, parent, parent_seq, created_at, {', '.join(_MUTABLE)} FROM threads WHERE number = ?"
+_MUTABLE = ("status", "turns", "head", "woken", "seen", "epoch", "released", "barrier", "lease_until", "due", "ready", "last_end", "updated_at")
+_SELECT = f"SELECT place, number, agent, parent, parent_seq, created_at, {', '.join(_MUTABLE)} FROM threads WHERE "
 AT_ONCE = 1 << 62
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +39,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Row:
     """One thread's row while a transaction changes it; times in microseconds."""
 
+    place: int
     number: int
     agent: str
     parent: int | None
@@ -121,22 +108,30 @@ class Transaction:
         self.at: datetime = clock.now()
         self.now = micros(self.at)
         self.touched: set[str] = set()
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, Row] = {}  # by place
 
     # ---- rows --------------------------------------------------------------------------------------------------------------------
 
     def find(self, number: int | None) -> Row | None:
-        """The row, or None. Only `save` writes what is changed on it."""
-        if number is None or number in self._rows:
-            return self._rows.get(number or 0)
-        found = self.db.execute(_SELECT, (number,)).fetchone()
+        """The thread's row, or None. Only `save` writes what is changed on it."""
+        known = next((row for row in self._rows.values() if row.number == number), None)
+        return known or self._read(f"{_SELECT} number = ?", number)
+
+    def at_place(self, place: int) -> Row:
+        """The row that events and interrupts point at."""
+        row = self._rows.get(place) or self._read(f"{_SELECT} place = ?", place)
+        assert row is not None
+        return row
+
+    def _read(self, query: str, value: int | None) -> Row | None:
+        found = self.db.execute(query, (value,)).fetchone()
         if found is None:
             return None
-        thread, agent, parent, parent_seq, created, *_ = found
-        status, turns, head, woken, seen, epoch, released, barrier, lease, due, _, end, updated = before = found[5:]
-        place = thread, agent, parent, parent_seq, created, THREAD_STATUSES[status]
-        row = Row(*place, turns, head, woken, seen, epoch, released, barrier, lease, due, end, updated, before)
-        self._rows[number] = row
+        place, number, agent, parent, parent_seq, created, *_ = found
+        status, turns, head, woken, seen, epoch, released, barrier, lease, due, _, end, updated = before = found[6:]
+        head_of = place, number, agent, parent, parent_seq, created, THREAD_STATUSES[status]
+        row = Row(*head_of, turns, head, woken, seen, epoch, released, barrier, lease, due, end, updated, before)
+        self._rows[place] = row
         return row
 
     def open(self, number: int) -> Row:
@@ -159,13 +154,13 @@ class Transaction:
             changed = [index for index, value in enumerate(after) if value != row.before[index]]
             if changed:
                 columns = ", ".join(f"{_MUTABLE[index]} = ?" for index in changed)
-                self.db.execute(f"UPDATE threads SET {columns} WHERE number = ?", (*(after[index] for index in changed), row.number))
+                self.db.execute(f"UPDATE threads SET {columns} WHERE place = ?", (*(after[index] for index in changed), row.place))
                 row.before = after
 
     def view(self, row: Row) -> ThreadRow:
         """The row as everybody sees it after this transaction."""
         self.save()
-        return thread_of(self.db, self.db.execute(f"SELECT {THREAD_COLUMNS} FROM threads WHERE number = ?", (row.number,)).fetchone())
+        return thread_of(self.db, self.db.execute(f"SELECT {THREAD_COLUMNS} FROM threads WHERE place = ?", (row.place,)).fetchone())
 
     def create(self, number: int, new: NewThread, parent: tuple[int, int] | None = None) -> None:
         """A thread with the events it begins with; their step ids become this thread's own."""
@@ -196,7 +191,7 @@ class Transaction:
         step = step_column(draft.step_id)
         self.db.execute(
             "INSERT INTO events (thread, seq, kind, at, step, op, actor, data, big) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (row.number, seq, EVENT_CODES[draft.kind], self.now, step, draft.op, draft.by, *pack(self.db, data)),
+            (row.place, seq, EVENT_CODES[draft.kind], self.now, step, draft.op, draft.by, *pack(self.db, data)),
         )
         row.head, row.updated_at = seq, self.now
         if outside:
@@ -223,7 +218,7 @@ class Transaction:
         if (status := closed_as(event)) is not None:
             self.db.execute(
                 "UPDATE interrupts SET status = ?, closing = ? WHERE thread = ? AND seq = ?",
-                (INTERRUPT_CODES[status], event.seq, row.number, event.data["request"]),
+                (INTERRUPT_CODES[status], event.seq, row.place, event.data["request"]),
             )
 
     def _open_interrupt(self, row: Row, event: Event, step: int | str | None) -> None:
@@ -232,34 +227,34 @@ class Transaction:
         key = data["key"] if kind == "event" else None
         self.db.execute(
             "INSERT INTO interrupts (thread, seq, kind, status, at, step, name, key) VALUES (?, ?, ?, 0, ?, ?, ?, ?)",
-            (row.number, event.seq, REQUEST_CODES[kind], self.now, step, name, key),
+            (row.place, event.seq, REQUEST_CODES[kind], self.now, step, name, key),
         )
 
     def _vote(self, row: Row, event: Event) -> None:
         votes = [*self.votes(row, event.data["request"]), event.seq]
-        self.db.execute("UPDATE interrupts SET votes = ? WHERE thread = ? AND seq = ?", (dump(votes), row.number, event.data["request"]))
+        self.db.execute("UPDATE interrupts SET votes = ? WHERE thread = ? AND seq = ?", (dump(votes), row.place, event.data["request"]))
 
     def votes(self, row: Row, seq: int) -> list[int]:
         """Positions of the votes on an interrupt."""
-        found = self.db.execute("SELECT votes FROM interrupts WHERE thread = ? AND seq = ?", (row.number, seq)).fetchone()
+        found = self.db.execute("SELECT votes FROM interrupts WHERE thread = ? AND seq = ?", (row.place, seq)).fetchone()
         return [] if found is None or found[0] is None else list(json.loads(found[0]))
 
-    def status_of(self, number: int, seq: int) -> int | None:
+    def status_of(self, row: Row, seq: int) -> int | None:
         """The code of an interrupt's status, or None if there is no such interrupt."""
-        found = self.db.execute("SELECT status FROM interrupts WHERE thread = ? AND seq = ?", (number, seq)).fetchone()
+        found = self.db.execute("SELECT status FROM interrupts WHERE thread = ? AND seq = ?", (row.place, seq)).fetchone()
         return None if found is None else int(found[0])
 
     def withdraw(self, row: Row, which: str, *values: object) -> None:
         """Close the open interrupts for which the condition holds; nobody answered them."""
         chosen = f"SELECT seq FROM interrupts WHERE thread = ? AND status = 0 AND {which}"
-        for (seq,) in rows(self.db.execute(chosen, (row.number, *values))):
-            self.db.execute("UPDATE interrupts SET status = ? WHERE thread = ? AND seq = ?", (INTERRUPT_CODES["withdrawn"], row.number, seq))
+        for (seq,) in rows(self.db.execute(chosen, (row.place, *values))):
+            self.db.execute("UPDATE interrupts SET status = ? WHERE thread = ? AND seq = ?", (INTERRUPT_CODES["withdrawn"], row.place, seq))
             self.notify("interrupt.resolved", row, seq)
 
     def outcome(self, row: Row, draft: Draft, after: int) -> bool:
         """Whether an outcome of the draft's operation stands after a position."""
         query = "SELECT 1 FROM events WHERE thread = ? AND step IS ? AND op IS ? AND seq > ? AND kind = 8 LIMIT 1"
-        return self.db.execute(query, (row.number, step_column(draft.step_id), draft.op, after)).fetchone() is not None
+        return self.db.execute(query, (row.place, step_column(draft.step_id), draft.op, after)).fetchone() is not None
 
     # ---- beside the log ----------------------------------------------------------------------------------------------------------
 
@@ -278,6 +273,6 @@ class Transaction:
 
     def event(self, row: Row, seq: int) -> Event:
         """An event that is known to be there."""
-        event = one_event(self.db, row.number, seq)
+        event = one_event(self.db, row.id, row.place, seq)
         assert event is not None
         return event

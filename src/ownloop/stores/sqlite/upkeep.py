@@ -87,11 +87,11 @@ def delivered(tx: Transaction, notice_ids: Collection[int]) -> None:
 def prune(tx: Transaction, before: datetime) -> int:
     """Forget some old threads; 0 when none is left."""
     codes = ", ".join(str(THREAD_CODES[status]) for status in ("done", "cancelled", "closed"))
-    query = f"SELECT number FROM threads WHERE status IN ({codes}) AND updated_at < ? LIMIT {PRUNE_AT_ONCE}"
+    query = f"SELECT place FROM threads WHERE status IN ({codes}) AND updated_at < ? LIMIT {PRUNE_AT_ONCE}"
     old = rows(tx.db.execute(query, (micros(before),)))
     for table in ("events", "interrupts", "dedupe"):
         tx.db.executemany(f"DELETE FROM {table} WHERE thread = ?", old)
-    tx.db.executemany("DELETE FROM threads WHERE number = ?", old)
+    tx.db.executemany("DELETE FROM threads WHERE place = ?", old)
     return len(old)
 
 
@@ -107,17 +107,17 @@ def check(db: sqlite3.Connection) -> list[str]:
     """What contradicts itself: the file, a log and its row, an interrupt and its events, an event and its big values."""
     found = [f"the file: {text}" for (text,) in rows(db.execute("PRAGMA quick_check")) if text != "ok"]
     logs = "SELECT thread, count(*) AS count, min(seq) AS first, max(seq) AS last FROM events GROUP BY thread"
-    gaps = f"""SELECT t.number, t.head, coalesce(l.count, 0), l.first, l.last FROM threads t LEFT JOIN ({logs}) l ON l.thread = t.number
+    gaps = f"""SELECT t.number, t.head, coalesce(l.count, 0), l.first, l.last FROM threads t LEFT JOIN ({logs}) l ON l.thread = t.place
         WHERE t.head <> coalesce(l.count, 0) OR t.head <> coalesce(l.last, 0) OR l.first <> 1"""
     for number, head, count, first, last in rows(db.execute(gaps)):
         found.append(f"{ids.thread_id(number)}: its log has {count} events from {first} to {last}, its row says {head}")
-    orphans = "SELECT DISTINCT thread FROM events WHERE thread NOT IN (SELECT number FROM threads)"
-    found += [f"{ids.thread_id(number)}: its log has no row" for (number,) in rows(db.execute(orphans))]
-    requests = """SELECT i.thread, i.seq FROM interrupts i LEFT JOIN events e ON e.thread = i.thread AND e.seq = i.seq
-        WHERE e.kind IS NOT 10 OR (i.closing IS NOT NULL AND i.status = 0)"""
+    orphans = rows(db.execute("SELECT count(DISTINCT thread) FROM events WHERE thread NOT IN (SELECT place FROM threads)"))[0][0]
+    found += [f"{orphans} logs have no row"] if orphans else []
+    requests = """SELECT t.number, i.seq FROM interrupts i JOIN threads t ON t.place = i.thread
+        LEFT JOIN events e ON e.thread = i.thread AND e.seq = i.seq WHERE e.kind IS NOT 10 OR (i.closing IS NOT NULL AND i.status = 0)"""
     found += [f"{ids.thread_id(number)}: the interrupt at {seq} contradicts the log" for number, seq in rows(db.execute(requests))]
-    lost = """SELECT events.thread, events.seq FROM events, json_each(events.big) AS field
-        WHERE events.big IS NOT NULL AND field.value NOT IN (SELECT hash FROM blobs)"""
+    lost = """SELECT t.number, e.seq FROM threads t JOIN events e ON e.thread = t.place, json_each(e.big) AS field
+        WHERE e.big IS NOT NULL AND field.value NOT IN (SELECT hash FROM blobs)"""
     found += [f"{ids.thread_id(number)}: a value of the event at {seq} is missing" for number, seq in rows(db.execute(lost))]
     return found
 

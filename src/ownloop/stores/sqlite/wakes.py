@@ -93,7 +93,7 @@ def fact(tx: Transaction, thread_id: str, epoch: int, draft: Draft, started: int
 
 def settle(tx: Transaction, thread_id: str, epoch: int, drafts: Sequence[Draft]) -> list[Event]:
     row = _fence(tx, thread_id, epoch, ("open", "paused", "failed", "done"))
-    return [tx.append(row, draft) for draft in drafts if tx.status_of(row.number, draft.data["request"]) == _OPEN]
+    return [tx.append(row, draft) for draft in drafts if tx.status_of(row, draft.data["request"]) == _OPEN]
 
 
 def finish(
@@ -144,7 +144,7 @@ def _look_into_mailbox(tx: Transaction, row: Row, request: Event) -> list[Event]
     """The oldest event of the wait's name and key, since the thread's start, that it has not had."""
     name, key = request.data["event"], request.data["key"]
     had = "SELECT max(mail) FROM interrupts WHERE thread = ? AND name = ? AND key IS ? AND mail IS NOT NULL"
-    last = tx.db.execute(had, (row.number, name, key)).fetchone()[0] or 0
+    last = tx.db.execute(had, (row.place, name, key)).fetchone()[0] or 0
     query = "SELECT number, id, payload FROM mail WHERE name = ? AND key IS ? AND number > ? AND at >= ? AND at > ? ORDER BY number LIMIT 1"
     found = tx.db.execute(query, (name, key, last, row.created_at, micros(tx.at - MAIL_KEPT))).fetchone()
     return [] if found is None else [deliver(tx, row, request, *found, outside=False)]
@@ -152,7 +152,7 @@ def _look_into_mailbox(tx: Transaction, row: Row, request: Event) -> list[Event]
 
 def _message_after(tx: Transaction, row: Row, seq: int) -> bool:
     query = f"SELECT 1 FROM events WHERE thread = ? AND seq > ? AND kind = {EVENT_CODES['message']} LIMIT 1"
-    return tx.db.execute(query, (row.number, seq)).fetchone() is not None
+    return tx.db.execute(query, (row.place, seq)).fetchone() is not None
 
 
 def _closed_after(tx: Transaction, row: Row, seq: int, steps: Collection[str]) -> bool:
@@ -160,9 +160,9 @@ def _closed_after(tx: Transaction, row: Row, seq: int, steps: Collection[str]) -
     wanted = {step_column(step) for step in steps}
     kinds = ", ".join(str(EVENT_CODES[kind]) for kind in ("decision", "outcome", "delivered"))
     query = f"SELECT {EVENT_COLUMNS} FROM events WHERE thread = ? AND seq > ? AND kind IN ({kinds})"
-    for event in (event_of(tx.db, row.id, found) for found in rows(tx.db.execute(query, (row.number, seq)))) if wanted else ():
+    for event in (event_of(tx.db, row.id, found) for found in rows(tx.db.execute(query, (row.place, seq)))) if wanted else ():
         if closed_as(event) is not None:
-            closed = tx.db.execute("SELECT step FROM interrupts WHERE thread = ? AND seq = ?", (row.number, event.data["request"])).fetchone()
+            closed = tx.db.execute("SELECT step FROM interrupts WHERE thread = ? AND seq = ?", (row.place, event.data["request"])).fetchone()
             if closed is not None and closed[0] in wanted:
                 return True
     return False
@@ -170,7 +170,7 @@ def _closed_after(tx: Transaction, row: Row, seq: int, steps: Collection[str]) -
 
 def _tell_parent(tx: Transaction, row: Row, tell: Draft) -> None:
     parent = tx.find(row.parent)
-    if parent is None or parent.status in ENDED or tx.status_of(parent.number, tell.data["request"]) != _OPEN:
+    if parent is None or parent.status in ENDED or tx.status_of(parent, tell.data["request"]) != _OPEN:
         return
     tx.touch(parent)
     tx.append(parent, tell, outside=True)
