@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Literal, Self, TypeVar, overload
 
 from . import deciding, forking, ids
-from .calls import model_value, result_type
+from .calls import is_async, model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded
@@ -104,6 +104,8 @@ class App:
             ValueError: another handler has that name.
             TypeError: two intents have one name.
         """
+        if not is_async(handler):
+            raise TypeError(f"{getattr(handler, '__name__', handler)!r} is no async function; write `async def handler(thread): …`")
         chosen = name or handler.__name__
         known = self.agents.get(chosen)
         if known is not None and known.handler is not handler:
@@ -260,9 +262,7 @@ class App:
         if name.endswith(".progress") and isinstance(value, dict) and "done" in value:
             await self._board.write(event_key(name.removesuffix(".progress"), key), value)
             return True
-        fresh = await self.store.emit(name, key, id, value)
-        await self._wake("")
-        return fresh
+        return await self.store.emit(name, key, id, value)
 
     async def hold(self, thread_or_agent: Ref | Callable[..., Any], *, on: type[Intent] | str | None = None, by: Actor | str | None = None) -> None:
         """The operator's breakpoint: from now on the thread, or every thread of the agent, parks at a selection (`on`: of that intent), even

@@ -110,9 +110,9 @@ def _answered(interrupt: Interrupt, value: Any) -> Json:
     plain = _json(interrupt, value)
     if interrupt.choices is not None and plain not in interrupt.choices:
         raise InvalidEdit(interrupt, [("", f"{plain!r} is none of {', '.join(map(repr, interrupt.choices))}")])
-    if interrupt.schema is not None and not _by_schema(interrupt, plain, interrupt.schema):
-        if interrupt.schema == {"type": "string"} and not isinstance(plain, str):
-            raise InvalidEdit(interrupt, [("", f"{plain!r} is not a string")])
+    is_checked = interrupt.schema is None or _by_schema(interrupt, plain, interrupt.schema)
+    if not is_checked and interrupt.schema == {"type": "string"} and not isinstance(plain, str):
+        raise InvalidEdit(interrupt, [("", f"{plain!r} is not a string")])
     return plain
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, overload
 
 from . import ids
 from .clock import from_micros
@@ -35,6 +35,33 @@ class Usage:
             self.cost_usd + float(recorded.get("cost_usd") or 0),
             self.requests + int(recorded.get("requests") or 1),
         )
+
+
+class Events(Sequence[Event]):
+    """The first events of a list that only grows at its end, without copying it."""
+
+    def __init__(self, growing: list[Event]) -> None:
+        self._growing, self._size = growing, len(growing)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> Event: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Event, ...]: ...
+    def __getitem__(self, place: int | slice) -> Event | tuple[Event, ...]:
+        chosen = range(self._size)[place]
+        return self._growing[chosen] if isinstance(chosen, int) else tuple(self._growing[one] for one in chosen)
+
+    def __iter__(self) -> Iterator[Event]:
+        return islice(self._growing, self._size)
+
+    def __reversed__(self) -> Iterator[Event]:
+        return (self._growing[place] for place in range(self._size - 1, -1, -1))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
 
 
 @dataclass(slots=True)
@@ -222,6 +249,8 @@ class History:
         self.steps: dict[str, StepLog] = {}
         self.requests: dict[int, Request] = {}
         self.notes: dict[str, Event] = {}
+        self._open: dict[str, StepLog] = {}
+        self._messages: list[Event] = []
         self.model_failures: list[Event] = []
         self.compacted: Event | None = None
         self.retried = 0
@@ -260,7 +289,7 @@ class History:
 
     def _insert(self, event: Event) -> None:
         if self.events and self.events[-1].seq > event.seq:
-            bisect.insort(self.events, event, key=lambda one: one.seq)
+            self.events = sorted([*self.events, event], key=lambda one: one.seq)  # a new list: whoever holds a view of the old one keeps it
         else:
             self.events.append(event)
         self._apply(event)
@@ -284,6 +313,8 @@ class History:
             self._apply_to_step(event)
         elif event.kind == "appended":
             self.notes[event.data["name"]] = event
+        elif event.kind == "message":
+            self._messages.append(event)
         elif event.kind == "model_failed":
             self.model_failures.append(event)
             self.counters.asked += event.seq > self.covered
@@ -297,7 +328,8 @@ class History:
         number = ids.step_of(event.step_id or "")
         assert isinstance(number, int)
         batch = data.get("batch", number)
-        self.steps[event.step_id or ""] = StepLog(event.step_id or "", number, data["intent"], data["arguments"], event, batch, last_own=event.seq)
+        step = StepLog(event.step_id or "", number, data["intent"], data["arguments"], event, batch, last_own=event.seq)
+        self.steps[step.id] = self._open[step.id] = step
         if event.seq <= self.covered:
             return
         counters = self.counters
@@ -346,6 +378,7 @@ class History:
         step = self.step(event.step_id or "")
         if event.kind == "ended":
             step.ended = event
+            self._open.pop(step.id, None)
             self._withdraw(step.requests.values())
             return
         op = step.ops.setdefault(event.op or "", Op(event.op or ""))
@@ -378,7 +411,8 @@ class History:
         return sorted((step for step in self.steps.values() if step.number is not None and step.selected), key=lambda step: step.number or 0)
 
     def open_steps(self) -> list[StepLog]:
-        return [step for step in self.selected() if step.ended is None]
+        """Those that have not ended, in order; as quick on a long log as on a short one."""
+        return sorted(self._open.values(), key=lambda step: step.number or 0)
 
     def is_aside(self, step: StepLog) -> bool:
         """Open although the model has been asked again since."""
@@ -391,7 +425,8 @@ class History:
 
     def unread(self) -> list[Event]:
         """Messages that no selection has read."""
-        return [event for event in self.events if event.kind == "message" and event.seq > self.counters.read]
+        self._messages = [event for event in self._messages if event.seq > self.counters.read]  # what was read once stays read
+        return sorted(self._messages, key=lambda event: event.seq)
 
     def effective(self, step: StepLog, proposed: Mapping[str, Json], upto: int) -> Mapping[str, Json]:
         """The arguments after the edits that people made, as seen from `upto`."""
@@ -405,12 +440,13 @@ class History:
 
     def errors_in_a_row(self) -> int:
         """Steps whose last run failed, newest first, until one that does not count. An open step without a run is passed over."""
-        return self._errors(self.selected(), self.counters.errors)
+        selected = (step for step in reversed(self.steps.values()) if step.number is not None and step.selected)
+        return self._errors(selected, self.counters.errors)
 
     @staticmethod
-    def _errors(steps: Sequence[StepLog], before: int) -> int:
+    def _errors(newest_first: Iterable[StepLog], before: int) -> int:
         row = 0
-        for step in reversed(steps):
+        for step in newest_first:
             if step.counts_as_error:
                 row += 1
             elif step.ended is not None or step.result_run() is not None:
@@ -450,7 +486,7 @@ class History:
         if ended_turns:
             counters.counts = {}
         counters.counts = {name: count for name, count in counters.counts.items() if count > 0}
-        counters.errors = self._errors(covered, self.counters.errors)
+        counters.errors = self._errors(reversed(covered), self.counters.errors)
         return upto, kept, counters
 
     def cover(self, compacted: Event, covered: Sequence[StepLog]) -> None:

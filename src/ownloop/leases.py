@@ -126,6 +126,9 @@ class LeaseKeeper:
 
 def _post(loop: asyncio.AbstractEventLoop, call: object, *args: object) -> None:
     try:
-        loop.call_soon_threadsafe(call, *args)  # type: ignore[arg-type]  # any callable
+        if asyncio._get_running_loop() is loop:  # no need to wake it up
+            loop.call_soon(call, *args)  # type: ignore[arg-type]  # any callable
+        else:
+            loop.call_soon_threadsafe(call, *args)  # type: ignore[arg-type]  # any callable
     except RuntimeError:  # the loop is closed: nobody is left to tell
         return

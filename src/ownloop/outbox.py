@@ -57,8 +57,9 @@ class Outbox:
         loop = asyncio.get_running_loop()
 
         def heard(thread_ids: Collection[str] | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._changed.set)
+            if self.listeners:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._changed.set)
 
         unlisten = self._store.listen(heard)
         try:

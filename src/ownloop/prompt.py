@@ -1,6 +1,7 @@
 """`thread_to_prompt`: the log as a model reads it. Short and made to be copied: own your prompt.
 
-One tag per event, YAML inside. Views change what is shown, never what is recorded: `thread_to_prompt(thread, hide_resolved_errors, keep_last_results(5))`.
+One tag per event, YAML inside. Views change what is shown, never what is recorded:
+`thread_to_prompt(thread, hide_resolved_errors, keep_last_results(5))`.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class _OneWake:
             return {"value": None, "unwritable": type(value).__qualname__}
 
     def _read(self) -> int:
-        """Up to where messages have been read: by a selection, or by this turn, whose snapshot held them. What came while the model was asked is not."""
+        """Up to where messages have been read: by a selection, or by this turn, whose snapshot held them; not what came while the model was asked."""
         history = self._wake.history
         last = max((step.selected.seq for step in history.selected() if step.selected), default=0)
         missed = any(message.seq < last for message in history.unread())

@@ -14,7 +14,7 @@ from . import calls, ids, selection, waits
 from .branch import Branch
 from .errors import CallNoLongerValid, StepIgnored, Suspend, TwoLoops
 from .events import Draft, Event, Json
-from .history import StepLog, Usage
+from .history import Events, StepLog, Usage
 from .intents import Intent, UnknownIntent, arguments_of, by_name, find_intents, load_intent
 from .step import Agents, Step
 from .views import StepView, notes_as_views, step_view, step_views
@@ -77,7 +77,7 @@ class Thread(Generic[D]):
     @property
     def events(self) -> Sequence[Event]:
         """The log as this wake sees it, from the last compaction on."""
-        return tuple(self._wake.history.events)
+        return Events(self._wake.history.events)
 
     @property
     def steps(self) -> list[StepView]:
@@ -225,7 +225,7 @@ class Thread(Generic[D]):
         return step if decision.granted else None
 
     async def _select(self, decide: Any) -> None:
-        ends = [await self._end(branch) for branch in self._handed.values() if branch.log.ended is None]
+        ends = [await self._end(branch) for step in self._wake.history.open_steps() if (branch := self._handed.get(step.id)) is not None]
         wake, history = self._wake, self._wake.history
         selection.check_backoff(wake)
         await wake.refresh()

@@ -26,6 +26,9 @@ from .tools import Promise
 T = TypeVar("T")
 log = logging.getLogger("ownloop")
 
+PAGE = 100
+"""Events read at once: mostly there are a few, and a store answers a small question on the spot."""
+
 
 @dataclass
 class Setting:
@@ -178,7 +181,11 @@ class Wake:
 
     async def refresh(self) -> None:
         """Read what others wrote since."""
-        self.history.add(await self.store.events(self.thread_id, after=self.history.head))
+        while True:
+            page = await self.store.events(self.thread_id, after=self.history.head, limit=PAGE)
+            self.history.add(page)
+            if len(page) < PAGE:
+                return
 
     async def release(self) -> bool:
         """End the wake in order. Returns whether the thread is runnable at once."""

@@ -48,7 +48,7 @@ class Embedded:
     async def serve(self, run_one: RunOne) -> None:
         loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        unlisten = self._store.listen(lambda ids: self._notice(loop) if ids is None else None)
+        unlisten = self._store.listen(lambda ids: self._heard(loop, ids))
         unmove = self._store.clock.on_move(lambda: self._notice(loop))
         try:
             while True:
@@ -59,6 +59,14 @@ class Embedded:
             while self._running:
                 await asyncio.wait(list(self._running.values()))
             self._changed = None
+
+    def _heard(self, loop: asyncio.AbstractEventLoop, thread_ids: Collection[str] | None) -> None:
+        """Somebody committed: another process, or this one to threads that do not run here now."""
+        if thread_ids is None:
+            self._notice(loop)
+        for thread_id in [one for one in thread_ids or () if one not in self._running]:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self.hint, thread_id)
 
     def _notice(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the loop is closed

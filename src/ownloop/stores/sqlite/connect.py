@@ -45,9 +45,7 @@ def parse(url: str) -> tuple[Path, bool]:
 
 def connect(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     """A connection without a transaction of its own, for any thread; SQLite itself waits so long for a lock."""
-    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256)
-    db.execute("PRAGMA cache_size = -16000")
-    return db
+    return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256)
 
 
 def open_writer(path: Path, full: bool, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
@@ -63,8 +61,7 @@ def open_writer(path: Path, full: bool, migrations: Sequence[str] = MIGRATIONS) 
         raise translate(error, path) from error
     try:
         patiently(path, lambda: prepare(db, path, migrations))
-        db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
-        db.execute("PRAGMA journal_size_limit = 67108864")
+        patiently(path, lambda: db.executescript(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}; PRAGMA journal_size_limit = 67108864"))
     except BaseException:
         db.close()
         raise

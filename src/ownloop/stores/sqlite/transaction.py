@@ -39,6 +39,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Row:
     """One thread's row while a transaction changes it; times in microseconds."""
 
+    id: str
     place: int
     number: int
     agent: str
@@ -58,10 +59,6 @@ class Row:
     last_end: int | None
     updated_at: int
     before: tuple[Any, ...] = ()
-
-    @property
-    def id(self) -> str:
-        return ids.thread_id(self.number)
 
     def ready(self) -> int | None:
         """The column that the sweep reads: when it can be claimed; below zero, and still in order of waiting, at once."""
@@ -129,7 +126,7 @@ class Transaction:
             return None
         place, number, agent, parent, parent_seq, created, *_ = found
         status, turns, head, woken, seen, epoch, released, barrier, lease, due, _, end, updated = before = found[6:]
-        head_of = place, number, agent, parent, parent_seq, created, THREAD_STATUSES[status]
+        head_of = ids.thread_id(number), place, number, agent, parent, parent_seq, created, THREAD_STATUSES[status]
         row = Row(*head_of, turns, head, woken, seen, epoch, released, barrier, lease, due, end, updated, before)
         self._rows[place] = row
         return row
@@ -144,15 +141,17 @@ class Transaction:
 
     def touch(self, row: Row) -> None:
         """Listeners will hear of this thread."""
-        row.updated_at = self.now
         self.touched.add(row.id)
 
     def save(self) -> None:
         """Write the columns that have changed, and only those: an index that is not touched costs no page."""
         for row in self._rows.values():
             after = row.columns()
-            changed = [index for index, value in enumerate(after) if value != row.before[index]]
-            if changed:
+            if after != row.before:
+                if row.updated_at != self.now and row.id in self.touched:
+                    row.updated_at = self.now
+                    after = row.columns()
+                changed = [index for index, value in enumerate(after) if value != row.before[index]]
                 columns = ", ".join(f"{_MUTABLE[index]} = ?" for index in changed)
                 self.db.execute(f"UPDATE threads SET {columns} WHERE place = ?", (*(after[index] for index in changed), row.place))
                 row.before = after

@@ -1,0 +1,3 @@
+from .store import MemoryStore
+
+__all__ = ["MemoryStore"]
