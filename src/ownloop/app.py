@@ -15,15 +15,15 @@ from .calls import is_async, model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded
-from .events import Delta, Draft, Event, Json, Progress
+from .events import Delta, Draft, Event, Json, Progress, sparse
 from .history import History, Usage, interrupt_of
 from .intents import Intent, by_name, members
 from .interrupts import Actor, Interrupt, Verb
-from .leases import LeaseKeeper
-from .outbox import Listener, Outbox
 from .runner import Agent, Deps, Runner
 from .stores.base import ControlVerb, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadRow
-from .streams import ProgressBoard, event_key, follow
+from .stores.leases import LeaseKeeper
+from .stores.outbox import Listener, Outbox
+from .stores.streams import ProgressBoard, event_key, follow
 from .thread import Thread, only_suspends
 from .tools import ErrorInfo, Promise
 from .views import ThreadView, step_views
@@ -158,7 +158,9 @@ class App:
 
     async def run_one(self, thread_id: str) -> bool:
         """Run one wake of a thread if it is runnable; whether it is runnable again at once. What engines call."""
-        result = await (await self._open()).run_one(thread_id)
+        runner = await self._open()
+        self._board.attach()
+        result = await runner.run_one(thread_id)
         return result is not None and result.runnable
 
     async def __aenter__(self) -> Self:
@@ -312,7 +314,7 @@ class App:
     async def _control(self, thread: Ref, verb: ControlVerb, by: Actor | str | None, reason: str, more: Mapping[str, Json] | None = None) -> None:
         await self._open()
         thread_id = await self._id(thread)
-        data = {"verb": verb, **({"reason": self._redact(reason)} if reason else {}), **(more or {})}
+        data = {"verb": verb, **sparse(reason=self._redact(reason) or None), **(more or {})}
         try:
             await self.store.control(thread_id, verb, Draft("control", data, by=None if by is None else Actor.of(by).id))
         except Refused as refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .errors import ProgramChanged, Suspend
 from .events import Draft, Event, Json
@@ -12,6 +13,7 @@ from .interrupts import ApprovalPolicy, Vote
 from .wake import Wake
 
 GRANTED = ("approved", "edited")
+Again = Literal["never", "at once", "after a retry"]
 
 
 @dataclass
@@ -110,11 +112,11 @@ class Branch:
         later = (one for one in self.log.requests.values() if one.event.seq > edited.event.seq and one.event.op in self.met)
         return any(one.kind == "approval" and one.event.data["arguments"] == arguments for one in later)
 
-    async def park(self, key: str, draft: Draft, over: Mapping[str, Json], *, again: bool = False) -> Event | None:
+    async def park(self, key: str, draft: Draft, over: Mapping[str, Json], *, again: Again = "never") -> Event | None:
         """Wait for an interrupt: its closing event if there is one, else None, with the request in the log and this branch waiting.
 
         `draft` is the request if none was made yet; `over` is the data of the event that closes it once its deadline has passed ("kind" makes it a
-        decision). With `again` an expired one is asked anew.
+        decision). `again` says when an expired one is asked anew.
         """
         await self.read()
         history, wake = self.wake.history, self.wake
@@ -127,23 +129,23 @@ class Branch:
                 raise self.suspend()
             events = await wake.begin(draft)
             request = self.log.requests[events[0].seq]
-        elif request.is_open and request.expires_at is not None and request.expires_at <= wake.now:
+            again = "never"  # one that is over at once is not asked for ever
+        if request.is_open and request.expires_at is not None and request.expires_at <= wake.now:
             kind = "decision" if "kind" in over else "outcome"
             await wake.settle(Draft(kind, {"request": request.event.seq, **over}, self.log.id, key))  # type: ignore[arg-type]  # one of two kinds
-            if again and request.status == "expired":
+            if again == "at once" and request.status == "expired":
                 return await self.park(key, draft, over, again=again)
         closing = history.closing(request, self.upto)
         if closing is None:
             self.waiting = wake.parked = True
         return closing
 
-    def _is_over(self, request: Request, again: bool) -> bool:
+    def _is_over(self, request: Request, again: Again) -> bool:
         """Whether a recorded request asks nothing any more, so that a new one must be made."""
         closing = self.wake.history.closing(request, self.upto)
-        if request.status in ("superseded", "withdrawn"):
-            return True
-        is_expired = closing is not None and request.status == "expired"
-        return is_expired and (again or (closing is not None and closing.seq < self.wake.history.retried))
+        if request.status != "expired" or closing is None:
+            return request.status in ("superseded", "withdrawn")
+        return again == "at once" or (again == "after a retry" and closing.seq < self.wake.history.retried)
 
     def superseded(self) -> list[Draft]:
         """Open requests that the program passed by for a later one: they are closed with that word."""

@@ -21,7 +21,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from .branch import Branch
 from .errors import CallNoLongerValid, ProgramChanged
-from .events import Draft, Event, Json, clip, digest, to_json
+from .events import Draft, Event, Json, clip, digest, sparse, to_json
 from .history import Op
 from .intents import Intent, UnknownIntent
 from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, call_context, promise_of
@@ -104,7 +104,7 @@ def _identify(
 
 def _differs(call: Run) -> bool:
     op = call.op
-    recorded = None if op is None else op.outcome or (op.started[-1] if op.started else None)
+    recorded = None if op is None else op.started[-1] if op.started else op.outcome  # the digest stands where the arguments were first known
     return recorded is not None and call.digest is not None and recorded.data.get("args", call.digest) != call.digest
 
 
@@ -179,11 +179,8 @@ async def _start(call: Run) -> Event:
     started: Event | None = None
     if not call.promise.reads:
         before = branch.log.ops[call.key].started if call.key in branch.log.ops else []
-        data = {
-            **({"args": call.digest} if call.digest else {}),
-            **({"in_doubt": call.promise.in_doubt} if call.promise.in_doubt in ("retry", "fail") else {}),
-            **({"after": before[-1].seq} if before else {}),
-        }
+        policy = call.promise.in_doubt if call.promise.in_doubt in ("retry", "fail") else None
+        data = sparse(args=call.digest, in_doubt=policy, after=before[-1].seq if before else None)
         started = (await wake.begin(Draft("started", data, call.step_id, call.key)))[0]
     task = wake.launch(call.step_id, call.key, _perform(call, started))
     return await asyncio.shield(task)
@@ -218,7 +215,7 @@ class _Trouble:
     is_cut: bool = False
 
     def to_json(self) -> Json:
-        return {"error": self.error, **({"unknown": True} if self.is_unknown else {})}
+        return sparse(error=self.error, unknown=self.is_unknown or None)
 
 
 async def _attempt(call: Run) -> Any:
@@ -300,7 +297,7 @@ def is_async(fn: Callable[..., Any]) -> bool:
 async def _record(call: Run, result: Any, started: int | None) -> Event:
     data = result.to_json() if isinstance(result, _Trouble) else _written(call, result)
     marks = {"args": call.digest} if call.promise.reads and call.digest else {}
-    flags = {**({"reads": True} if call.promise.reads else {}), **({"judge": True} if call.promise.judges else {})}
+    flags = sparse(reads=call.promise.reads or None, judge=call.promise.judges or None)
     event = await call.branch.wake.fact(Draft("outcome", {**data, **marks, **flags}, call.step_id, call.key), started=started)
     return call.branch.log.ops[call.key].outcome or event
 
@@ -389,7 +386,7 @@ def error_json(error: BaseException) -> dict[str, Json]:
     return {
         "type": type(error).__name__,
         "message": clip(_message(error), 2000),
-        **({"where": f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"} if own else {}),
+        **sparse(where=f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else None),
         "trace": text if len(text) <= 8000 else "…" + text[-8000:],
     }
 
@@ -459,7 +456,7 @@ async def ask_if_happened(branch: Branch, op: Op, why: str, returns: TypeAdapter
         "question": f"Did {name} happen? It was started at {start.at:%Y-%m-%d %H:%M:%S}Z.",
         "call": op.key,
         "error": clip(why, 500),
-        **({"schema": schema} if (schema := _result_schema(returns)) else {}),
+        **sparse(schema=_result_schema(returns)),
     }
     key = f"doubt:{op.key}@{start.seq}"
     branch.met.add(op.key)

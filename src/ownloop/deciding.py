@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .errors import InvalidEdit
-from .events import Draft, Json, to_json
+from .events import Draft, Json, sparse, to_json
 from .intents import Intent
 from .interrupts import Actor, Interrupt, Verb, Vote
 from .tools import Happened, NotHappened, Unknown
@@ -31,11 +31,7 @@ def answer(
     interrupt.may(verb, actor)
     if len(note) > NOTE_LIMIT:
         raise ValueError(f"the note has {len(note)} characters; at most {NOTE_LIMIT:,} are kept")
-    data: dict[str, Json] = {
-        "request": interrupt.seq,
-        **({"note": redact(note)} if note else {}),
-        **({"groups": list(actor.groups)} if actor.groups else {}),
-    }
+    data: dict[str, Json] = {"request": interrupt.seq, **sparse(note=redact(note) or None, groups=list(actor.groups) or None)}
     if verb == "approve":
         return _approval(interrupt, actor, data)
     if verb == "edit":

@@ -117,6 +117,11 @@ def to_json(value: object) -> Json:
     return plain
 
 
+def sparse(**fields: Json) -> dict[str, Json]:
+    """The fields that are not None: what is not there is not written."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def clip(text: str, limit: int) -> str:
     """The text, or its beginning and a mark of how much is missing."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"

@@ -9,11 +9,11 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .events import Json, digest
+from .events import Json, digest, sparse
 
 
 def snake_case(name: str) -> str:
@@ -104,18 +104,18 @@ def schema_of(annotation: Any) -> dict[str, Json]:
     for intent in members(annotation):
         arguments = dict(argument_schema(intent))
         definitions.update(arguments.pop("$defs", {}))
-        description = arguments.pop("description", "")
+        description = arguments.pop("description", None)
         choices.append(
             {
                 "type": "object",
                 "title": intent.intent_name,
-                **({"description": description} if description else {}),
+                **sparse(description=description),
                 "properties": {"intent": {"const": intent.intent_name}, "arguments": arguments},
                 "required": ["intent", "arguments"],
                 "additionalProperties": False,
             }
         )
-    return {"oneOf": choices, **({"$defs": definitions} if definitions else {})}
+    return {"oneOf": choices} | ({"$defs": definitions} if definitions else {})
 
 
 def load_intent(name: str, arguments: Mapping[str, Json], known: Mapping[str, type[Intent]]) -> Intent:
@@ -199,17 +199,15 @@ def _classes_in(annotation: Any) -> Iterable[type[Intent]]:
 
 
 def _return_annotation(function: Any, frame: types.FrameType | None) -> Any:
-    raw = getattr(function, "__annotations__", {}).get("return")
-    if raw is None:
-        return None
     plain = getattr(function, "__func__", function)
     code = getattr(plain, "__code__", None)
-    local = dict(frame.f_locals) if frame is not None else {}
+    names = dict(frame.f_locals) if frame is not None else {}
     if code is not None:
-        local.update(zip(code.co_freevars, (_content(cell) for cell in plain.__closure__ or ()), strict=False))
+        names.update(zip(code.co_freevars, (_content(cell) for cell in plain.__closure__ or ()), strict=False))
     try:
-        return get_type_hints(types.SimpleNamespace(__annotations__={"return": raw}), getattr(plain, "__globals__", {}), local).get("return")
-    except NameError:
+        annotation = plain.__annotations__.get("return")
+        return eval(annotation, getattr(plain, "__globals__", {}), names) if isinstance(annotation, str) else annotation
+    except (AttributeError, NameError):  # no annotations, or a name that only a type checker sees
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
@@ -86,11 +86,6 @@ class Decision:
         return self.kind in ("approved", "edited")
 
 
-_DEFAULTS: Mapping[str, Json] = {
-    "by": [], "quorum": 1, "not_by": [], "allow": list(ALL), "on_expiry": "reject", "expires": None, "escalate": [], "reason": "",
-}  # fmt: skip
-
-
 class Rules(TypedDict, total=False):
     """The fields of an `ApprovalPolicy` as keywords."""
 
@@ -146,27 +141,16 @@ class ApprovalPolicy:
         return {"by": sorted(self.by), "quorum": self.quorum, "not_by": sorted(self.not_by), "allow": sorted(self.allow)}
 
     def to_json(self) -> Json:
-        """As recorded in the request; what is not there is the default."""
-        recorded = {
-            "by": list(self.by),
-            "quorum": self.quorum,
-            "not_by": list(self.not_by),
-            "allow": list(self.allow),
-            "on_expiry": self.on_expiry,
-            "expires": self.expires.total_seconds() if isinstance(self.expires, timedelta) else None,
-            "escalate": [[duration(after).total_seconds(), whom] for after, whom in self.escalate],
-            "reason": self.reason,
-        }
-        return {name: value for name, value in recorded.items() if value != _DEFAULTS[name]}
+        """As recorded in the request, durations in seconds; what is not there is the default."""
+        changed = (one for one in fields(self) if getattr(self, one.name) != one.default)
+        return {one.name: _seconds(getattr(self, one.name)) for one in changed}
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> ApprovalPolicy:
         """What `to_json` recorded."""
-        fields = dict(recorded)
-        if "expires" in fields:
-            fields["expires"] = timedelta(seconds=fields["expires"])
-        fields["escalate"] = tuple((timedelta(seconds=after), whom) for after, whom in fields.get("escalate", ()))
-        return cls(**fields)
+        expires = recorded.get("expires")
+        escalate = [(timedelta(seconds=after), whom) for after, whom in recorded.get("escalate", ())]
+        return cls(**{**recorded, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
 
     def refuses(self, actor: Actor) -> str | None:
         """Why this actor may not answer, or None."""
@@ -238,6 +222,12 @@ def interrupt_digest(thread_id: str, step_id: str | None, request: Mapping[str, 
     """
     shown = {key: request[key] for key in ("kind", "name", "arguments", "question", "schema", "choices", "value") if key in request}
     return digest({"thread": thread_id, "step": step_id, **shown})
+
+
+def _seconds(value: Any) -> Json:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return [_seconds(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _names(value: Any) -> tuple[str, ...]:

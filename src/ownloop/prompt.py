@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from .events import Event, Json
+from .events import Event, Json, sparse
 from .history import History, Request, StepLog
 
 View = Callable[[Sequence[Event]], Sequence[Event]]
@@ -135,7 +135,7 @@ def _closed(event: Event, request: Request | None) -> list[tuple[str, Json]]:
         return []
     if request.kind == "question":
         answer = "nobody answered in time" if decision.kind == "expired" else decision.value
-        return [("answer", {"question": request.event.data["question"], "answer": answer, **_who(event)})]
+        return [("answer", {"question": request.event.data["question"], "answer": answer, **sparse(by=event.by)})]
     return _decided(event, request)
 
 
@@ -143,27 +143,17 @@ def _decided(event: Event, request: Request) -> list[tuple[str, Json]]:
     decision = request.decision()
     assert decision is not None
     name = _name(str(request.event.data.get("name", "call")))
-    said = {**_who(event), **({"note": decision.note} if decision.note else {})}
+    said = sparse(by=event.by, note=decision.note or None)
     match decision.kind:
         case "approved":
             return [(f"{name}_approved", said)] if request.kind == "approval" else []
         case "edited":
-            return [
-                (f"{name}_edited", {"note": EDITED, "arguments": decision.value, **({"by": event.by} if event.by else {}), **_words(decision.note)})
-            ]
+            return [(f"{name}_edited", {"note": EDITED, "arguments": decision.value, **sparse(by=event.by, reason=decision.note or None)})]
         case "responded":
             return [(f"{name}_result", decision.value)]
         case "expired":
             return [(f"{name}_expired", "nobody decided in time; it was not run")]
     return [(f"{name}_rejected", {**said, "result": "it was not run"})]
-
-
-def _who(event: Event) -> dict[str, Json]:
-    return {"by": event.by} if event.by else {}
-
-
-def _words(note: str) -> dict[str, Json]:
-    return {"reason": note} if note else {}
 
 
 def _ended(event: Event, step: StepLog) -> list[tuple[str, Json]]:

@@ -11,7 +11,7 @@ from typing import Any
 from . import ids
 from .calls import error_json, is_async
 from .clock import from_micros, micros
-from .events import Draft
+from .events import Draft, sparse
 from .intents import Intent, UnknownIntent, arguments_of, schema_digest
 from .wake import Wake, in_thread
 
@@ -105,6 +105,6 @@ def draft(thread_id: str, number: int, first: int, intent: Intent, read: int, si
         "arguments": arguments_of(intent),
         "schema": schema_digest(type(intent)),
         "read": read,
-        **({"batch": first} if size > 1 else {}),
+        **sparse(batch=first if size > 1 else None),
     }
     return Draft("selected", data, ids.step_id(thread_id, number))

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 from . import calls, ids, selection, waits
 from .branch import Branch
 from .errors import CallNoLongerValid, StepIgnored, Suspend, TwoLoops
-from .events import Draft, Event, Json
+from .events import Draft, Event, Json, sparse
 from .history import Events, StepLog, Usage
 from .intents import Intent, UnknownIntent, arguments_of, by_name, find_intents, load_intent
 from .step import Agents, Step
@@ -249,7 +249,7 @@ class Thread(Generic[D]):
         if not branch.met and not branch.log.ops:
             raise self._ignored(branch)
         reason, result = branch.closed or (None, None)
-        data = {**({"reason": reason} if reason else {}), **({"result": result} if result is not None else {})}
+        data = sparse(reason=reason or None, result=result)
         return Draft("ended", data, branch.log.id)
 
     def _ignored(self, branch: Branch) -> Exception:
@@ -286,8 +286,7 @@ class Thread(Generic[D]):
             await calls.end_doubts(branch)
             if not log.is_named:
                 reason, result = branch.closed or (None, None)
-                status = {} if log.id in self._handed else {"status": "skipped"}
-                data = {**status, **({"reason": reason} if reason else {}), **({"result": result} if result is not None else {})}
+                data = sparse(status=None if log.id in self._handed else "skipped", reason=reason or None, result=result)
                 ends.append(Draft("ended", data, log.id))
         return ends, [step.id for step in aside]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from .events import Event, Json
+from .events import Event, Json, sparse
 from .history import History, Op, Request, StepLog, StepStatus, Usage
 from .interrupts import Interrupt
 from .tools import ErrorInfo
@@ -136,7 +136,7 @@ def notes_as_views(events: Sequence[Event]) -> list[StepView]:
     views = []
     for event in events:
         if event.kind == "message":
-            said = {"text": event.data["text"], **({"by": event.by} if event.by else {})}
+            said = sparse(text=event.data["text"], by=event.by)
             views.append(StepView(f"message_{event.seq}", "message", said, said, "ended"))
         elif event.kind == "appended":
             note = {"data": event.data["data"]}

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from .branch import Branch
+from .branch import Again, Branch
 from .calls import model_value, revive, type_adapter
 from .clock import micros, moment
 from .errors import Expired, ProgramChanged
-from .events import Draft, Event, Json, digest
+from .events import Draft, Event, Json, digest, sparse
 from .history import Request, interrupt_of
 from .interrupts import ApprovalPolicy, Decision, Vote
 from .stores.base import NewThread
 from .tools import ErrorInfo, Outcome
 
 EXPIRED: Mapping[str, Json] = {"kind": "expired"}
+_AGAIN: Mapping[str, Again] = {"reject": "never", "ask_again": "at once", "fail": "after a retry"}
 TIMED_OUT: Mapping[str, Json] = {"timed_out": True}
 
 
@@ -32,7 +33,7 @@ async def approval(branch: Branch, policy: ApprovalPolicy, schema: str | None, l
     if edited is not None and edited.by is not None and policy.satisfied_by([Vote(edited.by, "edited", edited.at)]):
         branch.met.add(key)
         return edited
-    request = {**shown, **({"schema": schema} if schema else {})}
+    request = {**shown, **sparse(schema=schema)}
     return await _gate(branch, key, policy, request, edited)
 
 
@@ -49,10 +50,10 @@ async def result_approval(branch: Branch, policy: ApprovalPolicy, label: str | N
 
 
 async def _gate(branch: Branch, key: str, policy: ApprovalPolicy, request: Mapping[str, Json], edited: Decision | None) -> Decision | None:
-    data = {**request, "policy": policy.to_json(), **({"votes": [_vote_json(edited)]} if edited is not None else {})}
+    data = {**request, "policy": policy.to_json(), **sparse(votes=None if edited is None else [_vote_json(edited)])}
     expires = policy.expires if isinstance(policy.expires, timedelta) else None
     draft = Draft("request", data, branch.log.id, key, expires=expires)
-    closing = await branch.park(key, draft, EXPIRED, again=policy.on_expiry == "ask_again")
+    closing = await branch.park(key, draft, EXPIRED, again=_AGAIN[policy.on_expiry])
     if closing is None:
         return None
     decision = _request(branch, closing).decision()
@@ -96,8 +97,7 @@ async def question(
         "name": branch.log.name,
         "question": text,
         "schema": asked,
-        **({"choices": offered} if offered is not None else {}),
-        **({"policy": ApprovalPolicy(by=to).to_json()} if to else {}),
+        **sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None),
     }
     key = branch.key("ask", digest([text, asked, offered])[:12], label)
     closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires), EXPIRED)
@@ -138,7 +138,7 @@ async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str
     branch.check_may_start()
     branch.check_nothing_unread()
     value = branch.wake.setting.redact(model_value(input))
-    new = NewThread(agent, [Draft("input", {"input": value, **({"budget": budget} if budget is not None else {})})])
+    new = NewThread(agent, [Draft("input", {"input": value, **sparse(budget=budget)})])
     request = {"kind": "child", "name": branch.log.name, "agent": agent}
     event = await branch.wake.spawn(Draft("request", request, branch.log.id, key), new)
     return str(event.data["child"])
@@ -177,7 +177,7 @@ async def hold(branch: Branch, schema: str | None) -> Decision | None:
         "name": branch.log.name,
         "arguments": dict(branch.proposed),
         "policy": ApprovalPolicy().to_json(),
-        **({"schema": schema} if schema else {}),
+        **sparse(schema=schema),
     }
     closing = await branch.park("hold", Draft("request", request, branch.log.id, "hold"), EXPIRED)
     return None if closing is None else _request(branch, closing).decision()

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from .errors import StoreError, Suspend
 from .events import Draft, Event, Json
 from .history import History
-from .leases import LeaseKeeper
 from .stores.base import Claim, Fenced, NewThread, Store
+from .stores.leases import LeaseKeeper
 from .tools import Promise
 
 T = TypeVar("T")
@@ -190,7 +190,11 @@ class Wake:
     async def release(self) -> bool:
         """End the wake in order. Returns whether the thread is runnable at once."""
         seen = 0 if self.stopping is not None else self.snapshot  # what was stopped half-way goes on as soon as it may
-        return await self.store.release(self.thread_id, self.epoch, seen=seen, due=self.history.due(self.now))
+        due = self.history.due(self.now)
+        if not isinstance(self.sealed, Suspend | Fenced | None):  # a begin failed: tried again after a while, not in a rush and not never
+            later = self.store.clock.now() + self.setting.ttl
+            due = later if due is None else min(due, later)
+        return await self.store.release(self.thread_id, self.epoch, seen=seen, due=due)
 
     # ---- running -----------------------------------------------------------------------------------------------------------
 

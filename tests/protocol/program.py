@@ -1,7 +1,7 @@
 """The handler of the state-space check: what a wake does next, as a pure function of what it sees.
 
-    step 1: selected → approval asked → a note → (approved) deploy begun → its outcome → perhaps an event waited for → the turn ends
-    every later step: a reply, which ends the turn
+step 1: selected → approval asked → a note → (approved) deploy begun → its outcome → perhaps an event waited for → the turn ends
+every later step: a reply, which ends the turn
 """
 
 from __future__ import annotations

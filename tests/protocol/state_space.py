@@ -77,8 +77,8 @@ class State:
         return replace(self, budget=tuple(sorted((+left).items())))
 
     def told(self) -> State:
-        """Something came from outside: one more wake may find nothing to do."""
-        return replace(self, credit=self.credit + 1, wakes=0)
+        """Something came from outside: one more wake may find nothing to do. (At most two are saved up: stricter, and fewer states.)"""
+        return replace(self, credit=min(self.credit + 1, 2), wakes=0)
 
 
 @dataclass(frozen=True)
@@ -181,18 +181,27 @@ class Explorer:
         waits = tuple((seq, max(at - _micros(state.now), 0)) for seq, item in state.thread.interrupts.items() if (at := _deadline(item)) is not None)
         log = tuple(_label(event) for event in state.thread.events)
         status = tuple(item.status for item in state.thread.interrupts.values())
-        counters = (row.status, row.woken, row.seen, row.epoch - row.released, lease, due, state.thread.barrier, waits)
+        counters = (row.status, row.woken, row.seen, lease, due, state.thread.barrier, waits)
         mail = tuple(len(box) for box in state.mail.values())
         return hash((counters, log, status, tuple(workers), mail, state.budget, state.effects, state.credit, state.wakes))
 
-    @staticmethod
-    def _worker_key(state: State, one: Worker) -> tuple[Any, ...]:
-        times = (max((one.until - state.now).total_seconds(), 0.0), (state.now - one.now).total_seconds())
-        return (state.thread.row.epoch - one.epoch, one.snapshot, one.own, one.phase, one.start, times)
+    def _worker_key(self, state: State, one: Worker) -> tuple[Any, ...]:
+        if one.epoch < state.thread.row.epoch and one.phase in ("effect", "result"):  # its fact is all that is left of it
+            return (1, 0, one.own[-1:], one.phase, one.start)
+        times = (one.until > state.now, (state.now - one.now).total_seconds())
+        return (state.thread.row.epoch - one.epoch, one.snapshot, one.own, one.phase, one.start, times[: 1 + self.scenario.waits])
 
     # ---- moves -----------------------------------------------------------------------------------------------------------------
 
     def _moves(self, state: State) -> Iterator[tuple[str, State]]:
+        """Everything that can happen next. A worker that another one has replaced is dealt with first where the store refuses it: that changes
+        nothing, now or later, so it need not be tried in every order."""
+        for place, worker in enumerate(state.workers):
+            if worker is not None and worker.epoch < state.thread.row.epoch and worker.phase in ("look", "stop"):
+                label, after = self._work(state, place, worker)
+                if after.workers[place] is None and after.thread.events == state.thread.events and after.thread.row == state.thread.row:
+                    yield label, after
+                    return
         idle = True
         for place, worker in enumerate(state.workers):
             if worker is None:

@@ -148,7 +148,7 @@ async def test_p5c_a_call_that_may_have_happened_is_asked_about_although_the_pro
             elif other_way == "close":
                 step.close()
             elif other_way == "next_step":
-                await step.named("x").sleep("0s")
+                await step.named("x").wait_for("never", timeout="0s")
             elif other_way == "run":
                 await step.run(ran.append, "other")
             else:

@@ -206,9 +206,7 @@ async def test_p18_events_and_waits_of_many_threads_at_once_miss_each_other_neve
     d = await world.deploy(agent)
     other = await world.deploy(agent, beside=True)
     threads = [await d.start("agent", key=str(number)) for number in range(30)]
-    await asyncio.gather(
-        *(other.emit("paid", number, key=str(number)) for number in range(30)), *(d.app.run_one(thread) for thread in threads)
-    )
+    await asyncio.gather(*(other.emit("paid", number, key=str(number)) for number in range(30)), *(d.app.run_one(thread) for thread in threads))
     await other.settle()
     assert [(await world.ended(thread)).result for thread in threads] == list(range(30))
     await d.app.aclose()
@@ -394,9 +392,7 @@ async def test_p30_what_a_caller_was_told_is_on_disk_although_others_in_the_same
     thread = await d.start("agent")
     closed = await d.start("agent")
     await d.close(closed)
-    results = await asyncio.gather(
-        *(d.send(thread if number % 2 else closed, f"message {number}") for number in range(100)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(d.send(thread if number % 2 else closed, f"message {number}") for number in range(100)), return_exceptions=True)
     told = {result.seq for result in results if not isinstance(result, BaseException)}
     assert len(told) == 50
     assert all(isinstance(result, OwnloopError) for number, result in enumerate(results) if number % 2 == 0)

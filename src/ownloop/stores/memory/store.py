@@ -50,9 +50,9 @@ class MemoryStore(Tables):
         with self._lock:
             mine = [thread.row for thread in self._threads.values() if thread.row.agent in agents and thread.row.status in ("open", "done")]
             ready = [row for row in mine if self._is_runnable(row)]
-            now = self.clock.now()
-            times = (row.lease_until if row.status == "open" and row.lease_until else row.due for row in mine)
-            soonest = min((at for at in times if at is not None and at > now), default=None)
+            named = {row.id for row in ready}
+            times = (row.lease_until if row.status == "open" and row.lease_until else row.due for row in mine if row.id not in named)
+            soonest = min((at for at in times if at is not None), default=None)
             return [row.id for row in sorted(ready, key=lambda row: row.updated_at)][:limit], soonest
 
     def renew(self, leases: Mapping[str, int], ttl: timedelta) -> dict[str, Pulse | None]:

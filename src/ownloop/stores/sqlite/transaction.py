@@ -148,9 +148,6 @@ class Transaction:
         for row in self._rows.values():
             after = row.columns()
             if after != row.before:
-                if row.updated_at != self.now and row.id in self.touched:
-                    row.updated_at = self.now
-                    after = row.columns()
                 changed = [index for index, value in enumerate(after) if value != row.before[index]]
                 columns = ", ".join(f"{_MUTABLE[index]} = ?" for index in changed)
                 self.db.execute(f"UPDATE threads SET {columns} WHERE place = ?", (*(after[index] for index in changed), row.place))

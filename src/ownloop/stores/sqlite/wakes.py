@@ -27,7 +27,7 @@ def claim(tx: Transaction, thread_id: str, agents: Collection[str] | None, ttl: 
     if not (row.is_runnable(tx.now) if agents is not None else is_free):
         return None
     tx.touch(row)
-    row.epoch += 1
+    row.epoch, row.updated_at = row.epoch + 1, tx.now
     row.lease_until = micros(tx.at + ttl)
     row.status = "open" if row.status == "done" else row.status
     return Claim(tx.view(row), tx.at, tx.holds(row))
@@ -50,7 +50,7 @@ def release(tx: Transaction, thread_id: str, epoch: int, seen: int, due: datetim
     if row is None or row.epoch != epoch:
         return False
     tx.touch(row)
-    row.lease_until, row.seen, row.released = None, seen, epoch
+    row.lease_until, row.seen, row.released, row.updated_at = None, seen, epoch, tx.now
     row.due = None if due is None else micros(due)
     return row.is_runnable(tx.now)
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from .clock import from_micros, micros
-from .events import Event, Json, Progress
-from .stores.base import Store
+from ..clock import from_micros, micros
+from ..events import Event, Json, Progress
+from .base import Store
 
 EVERY = 1.0
 """Seconds between two writes of one call's progress."""

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Protocol
 
-from .clock import Clock
-from .stores.base import ENDED, Pulse, Store
+from ..clock import Clock
+from .base import ENDED, Pulse, Store
 
 log = logging.getLogger("ownloop")
 

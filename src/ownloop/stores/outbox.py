@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import get_args
 
-from . import ids
-from .errors import StoreError
-from .stores.base import NoticeName, NoticeRow, Store
+from .. import ids
+from ..errors import StoreError
+from .base import NoticeName, NoticeRow, Store
 
 log = logging.getLogger("ownloop")
 
@@ -41,7 +41,6 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.listeners: dict[NoticeName, list[Listener]] = {}
-        self._changed = asyncio.Event()
 
     def add(self, name: NoticeName, listener: Listener) -> None:
         if name not in NAMES:
@@ -54,20 +53,20 @@ class Outbox:
 
     async def serve(self) -> None:
         """Deliver until cancelled."""
-        loop = asyncio.get_running_loop()
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def heard(thread_ids: Collection[str] | None) -> None:
             if self.listeners:
                 with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(self._changed.set)
+                    loop.call_soon_threadsafe(changed.set)
 
         unlisten = self._store.listen(heard)
         try:
             while True:
-                self._changed.clear()
+                changed.clear()
                 if not await self.deliver():
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), 5.0)
+                        await asyncio.wait_for(changed.wait(), 5.0)
         finally:
             unlisten()
 

@@ -1,0 +1,5 @@
+"""`python -m ownloop` is the `ownloop` command."""
+
+from .cli import main
+
+main()

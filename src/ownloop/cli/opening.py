@@ -1,0 +1,85 @@
+"""From words on a command line to an App: `module:app`, `file.py`, or a store's URL alone."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ..app import App, open_store
+from .trouble import usage
+
+
+def find_app(where: str) -> App:
+    """The App at `module:app`, `module`, `file.py:app` or `file.py`; without a name the only one of the module.
+
+    Raises:
+        Trouble: there is no such file, module or App; what the import itself raises is told as it is.
+    """
+    place, _, name = where.partition(":") if not _is_file(where) else (where, "", "")
+    if not name and ":" in where and not _is_file(where):
+        raise usage(f"{where!r} ends with a colon; write module:app or file.py:app")
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    return _named(module, name, where) if name else _only(module, where)
+
+
+def _is_file(where: str) -> bool:
+    return where.endswith(".py") and Path(where).is_file()
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise usage(f"no file {path} here ({Path.cwd()}); name an existing one: --app path/to/agent.py")
+    folder, name = str(path.resolve().parent), path.stem
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if name in sys.modules or name in sys.stdlib_module_names:
+        name = f"{name}_app"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise usage(f"{path} cannot be loaded as Python")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise usage(f"no module {name!r} on the path or in {here}; write module:app or path/to/file.py:app") from None
+        raise
+
+
+def _named(module: ModuleType, name: str, where: str) -> App:
+    found = getattr(module, name, None)
+    if not isinstance(found, App):
+        what = f"a {type(found).__name__}" if found is not None else "nothing"
+        apps = ", ".join(_apps(module)) or "none"
+        raise usage(f"{where}: {name} is {what}, and an App is needed; Apps there: {apps}")
+    return found
+
+
+def _only(module: ModuleType, where: str) -> App:
+    apps = _apps(module)
+    if len({id(app) for app in apps.values()}) == 1:
+        return next(iter(apps.values()))
+    if not apps:
+        raise usage(f"{where} has no App; make one at its top level: app = App('sqlite:///agents.db')")
+    raise usage(f"{where} has several Apps ({', '.join(apps)}); say which: --app {where}:{next(iter(apps))}")
+
+
+def _apps(module: ModuleType) -> dict[str, App]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, App)}
+
+
+def move(app: App, url: str) -> None:
+    """Let an App that was not used yet work on another store: what the operator says wins over what the program says."""
+    if url != app.store.url:
+        app.store = open_store(url, None)
+        app._outbox._store = app._board._store = app.store

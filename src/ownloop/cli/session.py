@@ -1,0 +1,90 @@
+"""One command's surroundings: which App, who acts, where to write."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..app import App
+from ..interrupts import Actor
+from .opening import find_app, move
+from .paper import Paper
+from .trouble import usage
+
+
+@dataclass
+class Session:
+    """What the common options say."""
+
+    paper: Paper
+    store: str | None = None
+    app_place: str | None = None
+    name: str | None = None
+    groups: Sequence[str] = ()
+    no_input: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Session:
+        form = "json" if options["json"] else "jsonl" if options["jsonl"] else "plain"
+        paper = Paper(form, color=not options["no_color"], quiet=options["quiet"], verbose=options["verbose"])  # type: ignore[arg-type]  # one of three
+        return cls(paper, options["store"], options["app"], options["as_"], options["group"] or (), options["no_input"])
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts: --as and --group, else the user of the operating system."""
+        return Actor(self.name or _os_user(), tuple(self.groups))
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person sits there who can be asked."""
+        return not self.no_input and self.paper.is_plain and sys.stdin.isatty() and sys.stdout.isatty()
+
+    @cached_property
+    def app(self) -> App:
+        """The App that was named, on the store that was named; an App without agents where there is only a store."""
+        if self.app_place is None and self.store is None:
+            raise usage(
+                "no store was named: give --store URL (or OWNLOOP_STORE), or --app FILE (or OWNLOOP_APP)",
+                "ownloop --store sqlite:///agents.db threads",
+                kind="no-store",
+            )
+        if self.app_place is None:
+            return App(str(self.store))
+        app = find_app(self.app_place)
+        if self.store is not None:
+            move(app, self.store)
+        return app
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[App]:
+        """The App for verbs, closed at the end. It runs no wakes."""
+        app = self.app
+        try:
+            yield app
+        finally:
+            await app.aclose()
+
+    def again(self, *words: str) -> str:
+        """A command to copy, on the same store: what came from the environment need not be repeated."""
+        place = ["--store", self.store] if self.store and self.store != _store_of_environment() else []
+        if not place and self.store is None and self.app_place and self.app_place != os.environ.get("OWNLOOP_APP"):
+            place = ["--app", self.app_place]
+        return shlex.join(["ownloop", *words, *place])
+
+
+def _store_of_environment() -> str | None:
+    return os.environ.get("OWNLOOP_STORE") or os.environ.get("OWNLOOP_DATABASE_URL")
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return f"uid-{os.getuid()}"
