@@ -68,11 +68,11 @@ class LinearClient:
 
 async def determine_next_step(prompt: str) -> RequestClarification | FetchOpenIssues | CreateIssue:
     """Rules in the place of a model; like a model they know nothing but the prompt."""
-    found = {tag: yaml.safe_load(body) for tag, body in re.findall(r"<(\w+)>\n(.*?)\n</\1>", prompt, re.S)}
-    if "fetch_open_issues" not in found:
+    found = {tag: yaml.safe_load(body) for tag, body in re.findall(r"<(\w+)>\n(.*?)\n</\1>", prompt, re.DOTALL)}
+    if "fetch_open_issues_result" not in found:
         return FetchOpenIssues()
     title, answer = found["input"], found.get("answer")
-    similar = [issue["title"] for issue in found.get("fetch_open_issues_result", []) if set(issue["title"].split()) & set(title.split())]
+    similar = [issue["title"] for issue in found["fetch_open_issues_result"] if set(issue["title"].split()) & set(title.split())]
     if similar and answer is None:
         return RequestClarification(question=f"{similar[0]!r} is open already. What is new in {title!r}?")
     refusal = found.get("create_issue_rejected")
@@ -174,8 +174,9 @@ async def work(url: str, wish: str) -> None:
 
 async def story(folder: Path) -> None:
     url, wish = f"sqlite:///{folder / 'seed.db'}", "login fails on Safari"
-    os.environ["ISSUES"] = str(folder / "issues.json")
-    Path(os.environ["ISSUES"]).write_text(json.dumps([{"id": 1, "title": "login page is slow", "description": ""}]))
+    linear_client.path = folder / "issues.json"
+    os.environ["ISSUES"] = str(linear_client.path)  # for the agents' processes
+    linear_client.path.write_text(json.dumps([{"id": 1, "title": "login page is slow", "description": ""}]))
     agent, app = [sys.executable, __file__, url, wish], make_app(url)
     with serving(url) as webhook:
         subprocess.run(agent, check=True)
@@ -189,7 +190,7 @@ async def story(folder: Path) -> None:
         post(f"{webhook}/interrupts/{approval.id}/approve", {}, "ana-token")
         subprocess.run(agent, check=True)
     print(thread_to_prompt(await app.show(("handle_next_step", "wish-1"))))
-    print("open issues:", *(await LinearClient.issues(linear_client) if linear_client.path.exists() else []))
+    print("open issues:", *(f"#{issue['id']} {issue['title']}" for issue in await linear_client.issues()))
     await app.aclose()
 
 

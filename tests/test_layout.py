@@ -37,6 +37,7 @@ ORDER = [
     "forking",
     "app",
     "doctor",
+    "doctor",
     "__init__",
     "client",
     "llm",

@@ -7,8 +7,9 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from . import deciding, forking, ids
 from .calls import is_async, model_value, result_type
@@ -35,6 +36,15 @@ Ref = str | tuple[str, str]
 
 STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
 ENGINES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.engines.embedded", "Embedded"), "sqlite": ("ownloop.engines.embedded", "Embedded")}
+
+
+class AgentOptions(TypedDict, total=False):
+    """What `App.agent` takes; see `App.add`."""
+
+    name: str | None
+    intents: Any
+    interject: bool
+    budget: Any
 
 
 class App:
@@ -68,7 +78,7 @@ class App:
         self.agents: dict[str, Agent] = {}
         self.store = open_store(url_or_store, clock)
         self.base_url = base_url
-        self._deps, self._redact, self._lease, self._concurrency = deps, redact or _same, duration(lease), concurrency
+        self._deps, self._redact, self._lease, self._concurrency = deps, redact or (lambda value: value), duration(lease), concurrency
         self._engine: Engine | None = engine
         self._outbox = Outbox(self.store)
         self._board = ProgressBoard(self.store)
@@ -77,20 +87,17 @@ class App:
         self._serving: list[asyncio.Task[None]] = []
         self._opening = asyncio.Lock()
         self._schemas: dict[str, Json] = {}
-        self._hints: set[asyncio.Task[None]] = set()
-        self.witness: Callable[[Promise], None] = _unheard
+        self.witness: Callable[[Promise], None] = lambda promise: None
 
     # ---- agents ----------------------------------------------------------------------------------------------------------------
 
     @overload
     def agent(self, handler: H) -> H: ...
     @overload
-    def agent(self, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> Callable[[H], H]: ...
-    def agent(self, handler: Any = None, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> Any:
+    def agent(self, **options: Unpack[AgentOptions]) -> Callable[[H], H]: ...
+    def agent(self, handler: Any = None, **options: Unpack[AgentOptions]) -> Any:
         """Register a handler; returns the function unchanged. Usable with and without arguments. See `add`."""
-        if handler is not None:
-            return self.add(handler)
-        return lambda fn: self.add(fn, name=name, intents=intents, interject=interject, budget=budget)
+        return partial(self.add, **options) if handler is None else self.add(handler, **options)
 
     def add(self, handler: H, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> H:
         """Register `async def handler(thread)`.
@@ -108,7 +115,7 @@ class App:
             raise TypeError(f"{getattr(handler, '__name__', handler)!r} is no async function; write `async def handler(thread): …`")
         chosen = name or handler.__name__
         known = self.agents.get(chosen)
-        if known is not None and known.handler is not handler:
+        if known is not None and known.handler != handler:
             raise ValueError(f"two handlers are named {chosen!r}; give one another name: @app.agent(name=…)")
         declared = by_name(members(intents)) if intents != () else {}
         self.agents[chosen] = Agent(chosen, handler, declared, interject, result_type(handler), budget)
@@ -119,7 +126,7 @@ class App:
             if self.agents and agent not in self.agents:
                 raise NotFound("agent", agent, self.agents)
             return agent
-        name = next((one.name for one in self.agents.values() if one.handler is agent), None)
+        name = next((one.name for one in self.agents.values() if one.handler == agent), None)  # equal: a method is a new object each time
         if name is None:
             raise NotFound("agent", getattr(agent, "__name__", agent), self.agents)
         return name
@@ -133,7 +140,7 @@ class App:
                 await self._outbox.subscribe()
                 self._board.attach()
                 keeper = LeaseKeeper(self.store, self._lease, self.store.clock)
-                setting = Setting(self.store, self._lease, keeper, self._hint, self._redact, self._witnessed, self._board.report)
+                setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board.report)
                 self._runner = Runner(setting, self.agents, self._deps, self._agent_name)
                 self._keeper = keeper
                 self._engine = self._engine or self._default_engine()
@@ -143,14 +150,6 @@ class App:
         module, name = ENGINES.get(self.store.url.partition(":")[0], ENGINES["memory"])
         made: Engine = getattr(import_module(module), name)(self.store, self.agents.keys, self._concurrency)
         return made
-
-    def _witnessed(self, promise: Promise) -> None:
-        self.witness(promise)
-
-    def _hint(self, thread_id: str) -> None:
-        task = asyncio.ensure_future(self._wake(thread_id))
-        self._hints.add(task)
-        task.add_done_callback(self._hints.discard)
 
     async def _wake(self, thread_id: str) -> None:
         if self._engine is not None:
@@ -198,10 +197,9 @@ class App:
             loop.add_signal_handler(number, told.set)
         async with self:
             stopped = asyncio.ensure_future(told.wait())
-            await asyncio.wait({stopped, *self._serving}, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._serving:
-                if task.done():
-                    task.result()
+            done, _ = await asyncio.wait({stopped, *self._serving}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
 
     # ---- threads ---------------------------------------------------------------------------------------------------------------
 
@@ -594,11 +592,3 @@ def _view(row: ThreadRow, *, events: tuple[Event, ...] = (), history: History | 
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-
-
-def _same(value: Json) -> Json:
-    return value
-
-
-def _unheard(promise: Promise) -> None:
-    return None

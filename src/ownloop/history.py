@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 from . import ids
 from .clock import from_micros
@@ -473,19 +473,9 @@ class History:
         gone = {step.id for step in covered}
         upto = max(step.ended.seq for step in covered if step.ended)
         kept = [event.seq for event in self.events if event.seq <= upto and self._is_kept(event, gone)]
-        later = [step for step in self.selected() if step.id not in gone]
-        counters = Counters.from_json(self.counters.to_json())
-        for step in later:
-            if step.selected is not None and step.selected.seq > upto:
-                counters.counts[step.name] = counters.counts.get(step.name, 1) - 1
-                counters.usage = _minus(counters.usage, step.selected.data.get("usage"))
-                counters.asked -= step.number == step.batch
-        counters.asked -= sum(event.kind == "model_failed" and event.seq > upto for event in self.events)
-        ended_turns = sum(event.kind == "turn_ended" and event.seq > upto for event in self.events)
-        counters.turns -= ended_turns
-        if ended_turns:
-            counters.counts = {}
-        counters.counts = {name: count for name, count in counters.counts.items() if count > 0}
+        counters = History(
+            self.thread_id, [*(event for event in self.events if event.seq <= upto), *([self.compacted] if self.compacted else [])]
+        ).counters
         counters.errors = self._errors(reversed(covered), self.counters.errors)
         return upto, kept, counters
 
@@ -508,13 +498,6 @@ class History:
             return True
         step = self.steps[event.step_id]
         return bool(step.open_requests() or step.doubts()) if step.is_named else event.step_id not in gone
-
-
-def _minus(usage: Usage, recorded: Any) -> Usage:
-    one = Usage().plus(recorded)
-    return Usage(
-        usage.input_tokens - one.input_tokens, usage.output_tokens - one.output_tokens, usage.cost_usd - one.cost_usd, usage.requests - one.requests
-    )
 
 
 def closing_status(event: Event | Draft) -> str:

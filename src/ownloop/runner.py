@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -109,7 +110,7 @@ class _OneWake:
 
     async def run(self) -> WakeResult:
         if self._claim.crashes > CRASH_LIMIT:
-            return await self._fail(_Poisoned(self._claim.crashes), tells=False)
+            return await self._fail(_poisoned(self._claim.crashes), tells=False)
         try:
             value = await self._handle()
         except BaseException as error:
@@ -145,7 +146,7 @@ class _OneWake:
     def _waits(self, value: Any) -> bool:
         """Whether the handler returned while something it asked for is still open: softly (None), or by swallowing a Suspend."""
         wake = self._wake
-        if wake.stopping is not None or not isinstance(wake.sealed, Suspend):
+        if not isinstance(wake.sealed, Suspend) or wake.stopping not in (None, "shutdown") or (wake.stopping is not None and wake.raised):
             return True
         branches = (*self._thread._handed.values(), *self._thread._named.values())
         return any(branch.waiting for branch in branches) and (value is None or wake.raised)
@@ -184,16 +185,7 @@ class _OneWake:
             return await self._suspend()
         data = self._written(value)
         turn = Draft("turn_ended", {**data, "read": self._read()})
-        due = wake.history.due(wake.now) if aside else None
-        try:
-            goes_on = await wake.store.finish(
-                wake.thread_id, wake.epoch, [*ends, turn], status="done", seen=wake.history.head, due=due, aside=aside, tell=self._tell(data)
-            )
-        except Fenced as refusal:
-            wake.stop("lost" if refusal.why == "lease" else refusal.why)
-            return await self._suspend()
-        self._hint_parent()
-        return WakeResult("turn", goes_on)
+        return await self._finish("done", [*ends, turn], data, due=wake.history.due(wake.now) if aside else None, aside=aside)
 
     def _written(self, value: Any) -> dict[str, Json]:
         try:
@@ -213,30 +205,32 @@ class _OneWake:
         wake = self._wake
         log.error("%s of %s failed: %s: %s", wake.thread_id, self._agent.name, type(error).__name__, error, exc_info=error)
         data = {"error": wake.setting.redact(error_json(error))}
-        tell = self._tell(data) if tells else None
+        return await self._finish("failed", [Draft("failed", data)], data if tells else None)
+
+    async def _finish(
+        self,
+        status: Literal["done", "failed"],
+        drafts: list[Draft],
+        told: Mapping[str, Json] | None,
+        due: datetime | None = None,
+        aside: Sequence[str] = (),
+    ) -> WakeResult:
+        """End the wake with its thread; `told` is what the parent hears."""
+        wake, parent = self._wake, self._claim.row.parent
+        tell = None if parent is None or told is None else Draft("outcome", {**told, "request": parent[1]})
         try:
-            await wake.store.finish(wake.thread_id, wake.epoch, [Draft("failed", data)], status="failed", seen=wake.history.head, due=None, tell=tell)
+            goes_on = await wake.store.finish(
+                wake.thread_id, wake.epoch, drafts, status=status, seen=wake.history.head, due=due, aside=aside, tell=tell
+            )
         except Fenced as refusal:
             wake.stop("lost" if refusal.why == "lease" else refusal.why)
             return await self._suspend()
-        self._hint_parent()
-        return WakeResult("failed")
-
-    def _tell(self, data: Mapping[str, Json]) -> Draft | None:
-        parent = self._claim.row.parent
-        return None if parent is None else Draft("outcome", {**data, "request": parent[1]})
-
-    def _hint_parent(self) -> None:
-        if self._claim.row.parent is not None:
-            self._wake.setting.hint(self._claim.row.parent[0])
+        return WakeResult("turn" if status == "done" else "failed", goes_on)
 
 
-class _Poisoned(OwnloopError):
-    def __init__(self, crashes: int) -> None:
-        super().__init__(
-            f"{crashes} wakes in a row died without an end, so no worker runs it any more; "
-            "look at what the handler does first (memory, a native crash, os._exit), fix it, then retry the thread"
-        )
-
-
-_Poisoned.__name__ = "poisoned"
+def _poisoned(crashes: int) -> OwnloopError:
+    error = type("poisoned", (OwnloopError,), {})
+    return error(
+        f"{crashes} wakes in a row died without an end, so no worker runs it any more; "
+        "look at what the handler does first (memory, a native crash, os._exit), fix it, then retry the thread"
+    )

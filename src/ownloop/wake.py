@@ -35,7 +35,6 @@ class Setting:
     """What all wakes of an App share.
 
     Attributes:
-        hint: hears ids of threads that may be runnable now.
         witness: hears the promise of every function right before it is called.
         progress: gets thread id, call and what `current_call().progress` said, from any thread.
         schemas: digests of schemas that are known to be stored.
@@ -45,7 +44,6 @@ class Setting:
     store: Store
     ttl: timedelta
     keeper: LeaseKeeper
-    hint: Callable[[str], None]
     redact: Callable[[Json], Json]
     witness: Callable[[Promise], None]
     progress: Callable[[str, str, Json], None]
@@ -147,7 +145,6 @@ class Wake:
         self._may_begin(selecting=False)
         event = await self._fenced(self.store.spawn(self.thread_id, self.epoch, draft, child, known=self.history.head))
         self.history.wrote([event])
-        self.setting.hint(event.data["child"])
         return event
 
     async def settle(self, *drafts: Draft) -> list[Event]:
@@ -161,8 +158,6 @@ class Wake:
     async def fact(self, draft: Draft, *, started: int | None = None) -> Event:
         """Write what happened. Never refused; while the store is away it is tried again until it is written."""
         event = await self._until_written(draft, started)
-        if self.stopping == "lost":
-            self.setting.hint(self.thread_id)
         if event.kind == "late":
             await self.refresh()
         else:

@@ -7,17 +7,20 @@ Each step of a worker is one call of the store, or the effect itself. Between an
 
 from __future__ import annotations
 
+import copy
+import random
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from program import Action, plan
 from ownloop import ids
 from ownloop.events import Draft, Event
 from ownloop.stores.base import Fenced, NewThread, Refused
 from ownloop.stores.memory import MemoryStore
+from ownloop.stores.memory.tables import Thread
 from ownloop.testing import FakeClock
 from ownloop.testing.store_scene import TTL
 
@@ -110,13 +113,16 @@ def now(call: Coroutine[Any, Any, Any]) -> Any:
 
 def copied(thread: Any) -> Any:
     """A thread of the store that shares nothing that changes."""
-    values = []
-    for one in fields(thread):
-        value = getattr(thread, one.name)
-        if one.name == "interrupts":
-            value = {seq: replace(item, votes=list(item.votes)) for seq, item in value.items()}
-        values.append(value.copy() if isinstance(value, list | dict) else value)
-    return type(thread)(*values)
+    twin = copy.copy(thread)
+    for name in NAMES:
+        setattr(twin, name, getattr(thread, name).copy())
+    for seq, item in thread.interrupts.items():
+        mine = twin.interrupts[seq] = copy.copy(item)
+        mine.votes = item.votes.copy()
+    return twin
+
+
+NAMES = [one.name for one in fields(Thread) if get_origin(get_type_hints(Thread)[one.name]) in (list, dict)]
 
 
 class Explorer:
@@ -162,6 +168,20 @@ class Explorer:
                 raise Violation(f"{broken}; after: {' '.join([*self._way(came, key), label])}") from None
             if result.states > self.scenario.limit:
                 raise AssertionError(f"more than {self.scenario.limit} states")
+        return result
+
+    def walk(self, chance: random.Random) -> Result:
+        """One way through, chosen by chance, until nothing can happen any more."""
+        result, state, way = Result(), self.first, list[str]()
+        try:
+            while moves := list(self._moves(state)):
+                self._check_rest(state)
+                label, state = chance.choice(moves)
+                way.append(label)
+                result.taken[label.split(":")[-1]] += 1
+            self._check_rest(state)
+        except Violation as broken:
+            raise Violation(f"{broken}; after: {' '.join(way)}") from None
         return result
 
     @staticmethod
@@ -245,13 +265,16 @@ class Explorer:
     @staticmethod
     def _check_log(events: Sequence[Event], new: Sequence[Event]) -> None:
         for event in new:
-            if event.kind == "decision":
-                same = [one for one in events if one.kind == "decision" and one.data["request"] == event.data["request"]]
-                if len(same) > 1:
-                    raise Violation("an interrupt was decided twice")
-            if event.kind == "outcome" and event.op and sum(one.kind == "outcome" and one.op == event.op for one in events) > 1:
+            before = events[: event.seq - 1]
+            request = event.data.get("request")
+            if request is not None and any(one.data.get("request") == request for one in before):
+                raise Violation("an interrupt was closed twice")
+            outcomes = [one for one in before if one.kind == "outcome" and one.op == "run:deploy"]
+            if event.kind == "outcome" and event.op == "run:deploy" and outcomes:
                 raise Violation("an operation has two outcomes")
-            superseded = any(one.kind == "ended" and one.seq < event.seq and one.step_id == event.step_id for one in events)
+            if event.kind == "decision" and outcomes and events[request - 1].data["kind"] == "in_doubt":
+                raise Violation("a call in doubt was answered although its outcome is known")
+            superseded = any(one.kind == "ended" and one.step_id == event.step_id for one in before)
             if event.kind in ("started", "request") and superseded:
                 raise Violation("something began in a step that a message had superseded")
 
@@ -281,7 +304,7 @@ class Explorer:
     def _try_to_revive(self, state: State, worker: Worker) -> None:
         """The lease keeper of a worker that was frozen: what ran out stays lost."""
         row = state.thread.row
-        if row.epoch == worker.epoch and row.lease_until is not None and row.lease_until > state.now:
+        if row.epoch != worker.epoch or row.lease_until is None or row.lease_until > state.now:
             return
         self._enter(state)
         if self.store.renew({self.id: worker.epoch}, TTL)[self.id] is not None:
@@ -411,8 +434,9 @@ class Explorer:
             yield from self._supersede(state)
 
     def _decide(self, state: State, seq: int, item: Any, price: str, draft: Draft) -> Iterator[tuple[str, State]]:
-        if item.status == "open" and price and not state.has(price):
-            return
+        last = state.thread.events[-1].kind
+        if (price and not state.has(price)) if item.status == "open" else last not in ("decision", "outcome", "turn_ended", "control"):
+            return  # nobody decides; what is closed is tried right after it was closed
         self._enter(state)
         try:
             now(self.store.decide(self.id, seq, draft, digest=None, votes=0))
@@ -439,12 +463,15 @@ class Explorer:
     # ---- rest --------------------------------------------------------------------------------------------------------------------
 
     def _check_rest(self, state: State) -> None:
-        """Where nobody works and nothing is runnable, a look at the whole log must find nothing left to do."""
+        """Where nobody works and nothing is runnable, a look at the whole log must find nothing left to do. And nowhere does a wait stand open
+        beside the event that it waits for."""
+        if any(state.mail.values()) and any(item.status == "open" and item.request.data["kind"] == "event" for item in state.thread.interrupts.values()):
+            raise Violation("an event that had come was never delivered")
         if any(worker is not None for worker in state.workers):
             return
         self._enter(state)
         row = state.thread.row
-        if self.store._is_runnable(row) or row.lease_until is not None:
+        if (row.lease_until is not None and row.lease_until > state.now) or self._claim(state, 0) is not None:
             return
         events = state.thread.events
         if row.status == "open":

@@ -222,7 +222,7 @@ async def with_store(make: Make, body: Callable[[Run], Awaitable[Any]]) -> Any:
             await store.close()
 
 
-quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+quick = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 """The same programs on every run; `make soak` draws others."""
 
 

@@ -88,7 +88,8 @@ class Embedded:
             self._queued.discard(thread_id)
             self._running[thread_id] = asyncio.ensure_future(self._run(thread_id, run_one))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), nap)
+            async with asyncio.timeout(nap):  # not wait_for: before Python 3.12 it loses a cancellation that meets the event
+                await self._changed.wait()
 
     async def _sweep(self) -> float:
         """Queue what the rows say is runnable; seconds until the next one may become so."""

@@ -66,7 +66,8 @@ class Outbox:
                 changed.clear()
                 if not await self.deliver():
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), 5.0)
+                        async with asyncio.timeout(5.0):
+                            await changed.wait()
         finally:
             unlisten()
 

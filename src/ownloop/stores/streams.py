@@ -113,7 +113,8 @@ async def follow(
             while live:
                 yield live.popleft()
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), EVERY)
+                async with asyncio.timeout(EVERY):
+                    await changed.wait()
     finally:
         unlisten()
         unsubscribe()

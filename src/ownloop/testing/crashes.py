@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..app import App
-from ..events import Draft, Event, Json
+from ..events import Draft, Event, Json, canonical
 from ..interrupts import Interrupt
 from ..stores.base import Store
 from ..stores.memory import MemoryStore
@@ -200,14 +200,14 @@ async def _run(scenario: Any, make_app: Any, url: str | None, fate: _Fate, repor
 
 
 async def _ends(app: App) -> list[Json]:
-    """How every thread ended: its status, result, selections and what was done."""
+    """How every thread ended: its status, result, selections and what was done. Ordered by that: ids of one millisecond have no order."""
     ends = []
-    for row in reversed(await app.threads(limit=10_000)):
+    for row in await app.threads(limit=10_000):
         view = await app.show(row.id)
         selected = [event.data["intent"] for event in view.events if event.kind == "selected"]
         done = sorted(event.op or "" for event in view.events if event.kind == "outcome" and event.op)
         ends.append({"agent": view.agent, "status": view.status, "result": view.result, "selected": selected, "done": done})
-    return ends
+    return sorted(ends, key=lambda end: canonical([end["agent"], end["done"], end["selected"], end["result"]]))
 
 
 def _compare(report: CrashReport, plain: _Run, run: _Run, death: str) -> None:

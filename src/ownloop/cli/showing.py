@@ -1,0 +1,119 @@
+"""How a thread looks: its head, its story, and what waits with the commands that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from ..clock import Clock
+from ..interrupts import DECIDABLE, GATES, Interrupt, Verb
+from ..views import ThreadView
+from .inert import brief, fields, span
+from .paper import Paper, Span
+from .story import Line, told
+
+STYLES = {"open": "cyan", "paused": "yellow", "done": "green", "failed": "bold red", "cancelled": "red", "closed": "dim"}
+INDENT = 10
+Again = Callable[..., str]
+
+
+def head(paper: Paper, view: ThreadView, now: datetime) -> None:
+    """Who it is and how it stands, in two or three lines."""
+    waiting = [one for one in view.interrupts if one.kind in DECIDABLE]
+    others = {one.kind for one in view.interrupts} - DECIDABLE
+    more = f", waits for {_people(waiting)}" if waiting else f", waits for {' and '.join(sorted(others))}" if others else ""
+    more = more if view.status in ("open", "paused") else ""
+    key = (("  key ", "dim"), view.key) if view.key is not None else ()
+    paper.line((view.id, "bold"), "  ", view.agent or "no agent", "  ", (view.status, STYLES[view.status]), more, *key)
+    usage = view.usage
+    spent = f" · {usage.requests} model answers, {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out" if usage.requests else ""
+    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd else ""
+    steps = f" · {len(view.steps)} step{'s' if len(view.steps) != 1 else ''}"
+    paper.line((f"started {view.created_at:%Y-%m-%d %H:%M:%S}Z, {span(now - view.created_at)} ago{steps}{spent}{cost}", "dim"))
+    if view.context:
+        paper.line(("context ", "dim"), fields(view.context))
+
+
+def _people(waiting: Sequence[Interrupt]) -> str:
+    names = sorted({name for one in waiting for name in one.policy.by})
+    return ", ".join(names) or "a person"
+
+
+def story(paper: Paper, view: ThreadView, now: datetime, *, limit: int = 300) -> None:
+    """All that happened."""
+    paper.line()
+    for line in told(view.id, view.events, limit):
+        write(paper, line, now=now)
+
+
+def write(paper: Paper, line: Line, *, now: datetime | None = None) -> None:
+    """One line of the story: the time, then what happened; what belongs to a step is set in under it."""
+    inside = "" if line.is_heading or line.group is None else "  "
+    since = ((f" {span(now - line.at)} ago, no outcome yet", "yellow"),) if line.running is not None and now is not None else ()
+    paper.line((f"{line.at:%H:%M:%S}  ", "dim"), inside, *line.spans, *since, indent=INDENT + len(inside))
+
+
+def waiting(paper: Paper, view: ThreadView, again: Again, clock: Clock) -> None:
+    """Everything open, each with how to answer it."""
+    for one in view.interrupts:
+        paper.line()
+        for spans in described(one, clock.now()):
+            paper.line(*spans, indent=2)
+        for command in commands(one, again):
+            paper.line("  ", (command, "cyan"))
+
+
+def described(one: Interrupt, now: datetime) -> list[tuple[Span, ...]]:
+    """What an interrupt asks, of whom, since when and until when."""
+    title = {"approval": "approve", "result": "look at the result of", "hold": "held:", "question": "question in", "in_doubt": "in doubt:"}
+    lines: list[tuple[Span, ...]] = [
+        (("? " if one.kind in DECIDABLE else "… ", "bold yellow"), (f"{title.get(one.kind, one.kind)} {one.name}", "bold"), "  ", (one.id, "dim"))
+    ]
+    for name, value in one.intent.items():
+        lines.append(("  ", (f"{name}  ", "dim"), brief(value, 2000)))
+    for text in one.question.split("\n") if one.question else ():
+        lines.append(("  ", text))
+    if one.choices is not None:
+        lines.append(("  ", ("one of  ", "dim"), " · ".join(brief(choice) for choice in one.choices)))
+    if one.value is not None:
+        lines.append(("  ", ("value  ", "dim"), brief(one.value, 2000)))
+    if one.policy.reason:
+        lines.append(("  ", ("because  ", "dim"), one.policy.reason))
+    lines.append(("  ", (" · ".join(_terms(one, now)), "dim")))
+    return lines
+
+
+def _terms(one: Interrupt, now: datetime) -> list[str]:
+    terms = [f"waits for {span(now - one.created_at)}"]
+    if one.policy.by:
+        terms.insert(0, f"asks {', '.join(one.policy.by)}")
+    if one.policy.not_by:
+        terms.append(f"not {', '.join(one.policy.not_by)}")
+    if one.policy.quorum > 1:
+        who = f" ({', '.join(vote.by.id for vote in one.votes)})" if one.votes else ""
+        terms.append(f"{len(one.votes)} of {one.policy.quorum} agreed{who}")
+    if one.expires_at is not None:
+        left = one.expires_at - now
+        terms.append(f"expires in {span(left)}" if left.total_seconds() > 0 else f"its deadline passed {span(-left)} ago")
+    return terms
+
+
+def commands(one: Interrupt, again: Again) -> list[str]:
+    """The commands that answer an interrupt, ready to copy."""
+    if one.kind in GATES:
+        return [again("decide", one.id, verb, *_MORE[verb]) for verb in one.policy.allow if verb in _MORE]
+    if one.kind == "in_doubt":
+        return [again("decide", one.id, "answer", "--happened", "--value", "RESULT"), again("decide", one.id, "answer", "--not-happened")]
+    if one.kind in DECIDABLE:
+        example = brief(one.choices[0]) if one.choices else "TEXT" if one.schema == {"type": "string"} else "JSON"
+        return [again("decide", one.id, "answer", example)]
+    if one.kind == "event" and isinstance(one.value, dict):
+        key = ["--key", str(one.value["key"])] if one.value.get("key") is not None else []
+        return [again("emit", str(one.value["event"]), "{}", *key)]
+    if one.kind == "child":
+        child = one.value if isinstance(one.value, str) else (one.value or {}).get("child", "")
+        return [again("show", str(child))]
+    return []
+
+
+_MORE: dict[Verb, tuple[str, ...]] = {"approve": (), "edit": (), "reject": ("--note", "WHY"), "respond": ("VALUE",)}

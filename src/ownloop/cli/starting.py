@@ -1,0 +1,169 @@
+"""`start` and `worker`: threads begin, and wakes run in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import typer
+
+from ..app import App
+from .command import command
+from .following import Follower, stopped
+from .inert import brief
+from .paper import plain
+from .session import Session
+from .showing import waiting
+from .standing import CODES, Standing, at_rest
+from .trouble import Code, Trouble, usage
+from .values import parsed, seconds, spoken
+
+
+def register(program: typer.Typer) -> None:
+    command(program)(start)
+    command(program)(worker)
+
+
+async def start(
+    session: Session,
+    agent: Annotated[str, typer.Argument(help="The agent's name.")],
+    input: Annotated[str, typer.Argument(help="What it starts with: text, a JSON object or list, or - for stdin.")] = "",
+    key: Annotated[str | None, typer.Option(help="Your own id: the same key is the same thread.")] = None,
+    context: Annotated[str | None, typer.Option(metavar="JSON", help='An object to list threads by: {"tenant": "acme"}.')] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it ends (0, 11, 12) or waits for somebody (10); runs its wakes here with --app.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="The same, showing what happens.")] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="With --wait or --watch: go on while it waits for somebody.")] = False,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="With --wait or --watch: give up after this (exit code 124).")] = None,
+) -> int:
+    """Start a thread, and print its id."""
+    about = None if context is None else parsed(context, "--context")
+    if about is not None and not isinstance(about, dict):
+        raise usage(f"--context {context} is no JSON object")
+    limit, value = seconds(timeout), spoken(input) if input else None
+    async with session.opened() as app:
+        waits = wait or watch or stay
+        if waits and app.agents:
+            return await _serving(session, app, lambda: app.start(agent, value, key=key, context=about), watch, stay, limit)
+        thread_id = await app.start(agent, value, key=key, context=about)
+        if waits:
+            session.paper.note(("no --app was given: waiting for a worker elsewhere", "dim"))
+            return await _until_rest(session, app, thread_id, watch, stay, limit)
+        _say_started(session, app, thread_id)
+    return Code.OK
+
+
+def _say_started(session: Session, app: App, thread_id: str) -> None:
+    if session.paper.is_plain:
+        session.paper.line(thread_id)
+        place = session.app_place or "FILE.py"
+        session.paper.note((f"recorded; it runs as soon as a worker serves this store: {session.again('worker', place)}", "dim"))
+    else:
+        session.paper.object({"thread": thread_id, "status": "open"})
+
+
+async def _serving(session: Session, app: App, begin: Any, watch: bool, stay: bool, limit: float | None) -> int:
+    async with app:
+        return await _until_rest(session, app, await begin(), watch, stay, limit)
+
+
+async def _until_rest(session: Session, app: App, thread_id: str, watch: bool, stay: bool, limit: float | None) -> int:
+    paper = session.paper
+    if paper.is_plain:
+        paper.line(thread_id)
+    follower = Follower(app, paper, thread_id)
+    shown = asyncio.ensure_future(follower.follow(until_it_rests=False)) if watch and paper.form != "json" else None
+    try:
+        async with told_to_stop() as told:
+            ended = await _first(asyncio.ensure_future(at_rest(app, thread_id, stays=stay)), told, limit)
+    finally:
+        if shown is not None:
+            await stopped(shown)
+    if shown is not None:
+        await follower.catch_up()
+    if ended is None:
+        paper.note((f"stopping; the thread goes on with the next worker: {session.again('show', thread_id)}", "dim"))
+        return Code.INTERRUPTED
+    await _conclude(session, app, thread_id, ended, watch)
+    return CODES[ended]
+
+
+async def _first(rest: asyncio.Task[Standing], told: asyncio.Event, limit: float | None) -> Standing | None:
+    """How the thread came to rest; None if a person stopped this first."""
+    stop = asyncio.ensure_future(told.wait())
+    try:
+        done, _ = await asyncio.wait({rest, stop}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        rest.cancel()
+    if not done:
+        raise Trouble(Code.TIMEOUT, f"not at rest after {limit:g} s; the thread goes on with the next worker", kind="timeout")
+    return rest.result() if rest in done else None
+
+
+class Told(asyncio.Event):
+    """Set by a signal; `number` says which."""
+
+    number: signal.Signals | None = None
+
+
+@asynccontextmanager
+async def told_to_stop() -> AsyncIterator[Told]:
+    """An event that Ctrl-C or SIGTERM sets, once; a second Ctrl-C ends the process as usual."""
+    loop, told = asyncio.get_running_loop(), Told()
+
+    def stop(number: signal.Signals) -> None:
+        told.number = number
+        told.set()
+        forget()
+
+    def forget() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield told
+    finally:
+        forget()
+
+
+async def _conclude(session: Session, app: App, thread_id: str, ended: Standing, watch: bool) -> None:
+    """What it came to: the result, the error, or what it waits for and how to answer."""
+    paper, view = session.paper, await app.show(thread_id)
+    if not paper.is_plain:
+        end = {"thread": thread_id, "standing": ended, "status": view.status, "result": view.result, "error": plain(view.error)}
+        (paper.object if paper.form == "json" else paper.json)({**end, "interrupts": plain(view.interrupts)})
+        return
+    if ended == "waiting":
+        waiting(paper, view, session.again, app.store.clock)
+        if view.status == "paused":
+            paper.note("it is paused: ", (session.again("resume", thread_id), "cyan"))
+        return
+    if ended == "failed" and view.error is not None:
+        paper.error(f"{view.error.type}: {view.error.message}", (session.again("retry", thread_id),))
+    elif ended == "done" and not watch and view.result is not None:
+        paper.line(brief(view.result, 1_000_000))
+
+
+async def worker(
+    session: Session, where: Annotated[str | None, typer.Argument(metavar="[APP]", help="module:app or file.py[:app]; default: --app.")] = None
+) -> int:
+    """Run the wakes of all threads of an App's agents, until SIGTERM (exit code 0) or Ctrl-C (130)."""
+    session.app_place = where or session.app_place
+    app, paper = session.app, session.paper
+    if not app.agents:
+        raise usage("a worker needs agents: name their App", session.again("worker", "FILE.py"))
+    async with told_to_stop() as told, app:
+        paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}; Ctrl-C stops in order", "dim"))
+        waits = asyncio.ensure_future(told.wait())
+        done, _ = await asyncio.wait({waits, *app._serving}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waits}:
+            task.result()
+        paper.note(("stopping: what started ends first", "dim"))
+    return Code.INTERRUPTED if told.number == signal.SIGINT else Code.OK

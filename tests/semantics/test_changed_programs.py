@@ -1,0 +1,73 @@
+"""More than 200 changed programs are deployed onto parked threads: no wrong effect, every problem is said clearly, and the fix heals it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from changes import CHANGES, PARKS, Shape, Yard, waits_in
+from worlds import World, only
+
+from ownloop.testing import Drive
+
+CLEAR = {"ProgramChanged", "CallNoLongerValid", "StepIgnored", "TypeError", "ValueError"}
+
+
+async def park(world: World, yard: Yard, shape: Shape, at: str) -> str:
+    """A thread of the old program, parked there."""
+    if at == "doubt":
+        yard.dies_in = "deploy"
+    d = await world.deploy(yard.agent(shape))
+    thread = await d.start("agent")
+    await d.settle()
+    if at in ("granted", "doubt"):
+        await d.approve(await only(d), by="ann")
+    elif at == "rejected":
+        await d.reject(await only(d), by="ann")
+    if at == "doubt":
+        await world.dies()
+    return thread
+
+
+async def answered(d: Drive, yard: Yard, thread: str) -> str:
+    await d.send(thread, "how is it going?")
+    await d.settle()
+    await yard.people(d)
+    return (await d.show(thread)).status
+
+
+@pytest.mark.parametrize("at", PARKS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_changed_program_does_nothing_wrong_says_what_is_wrong_and_heals(world: World, change: str, at: str) -> None:
+    yard, shape = Yard(world), Shape(waits_in(at))
+    thread = await park(world, yard, shape, at)
+    before = dict(yard.ran)
+
+    d = await world.deploy(yard.agent(replace(shape, **CHANGES[change])))
+    status = await answered(d, yard, thread)
+    assert yard.complaints == []
+    assert all(count == 1 for count in yard.ran.values()), yard.ran
+    assert status in ("done", "failed"), [(one.kind, one.name) for one in await d.interrupts()]
+    if status == "failed":
+        error = (await d.show(thread)).error
+        assert error is not None
+        assert error.type in CLEAR
+        assert len(error.message) > 20 or error.type == "ValueError"
+
+    asked = len(await d.interrupts(kind="approval", status=None))
+    d = await world.deploy(yard.agent(shape))
+    if status == "failed":
+        await d.retry(thread)
+        assert await answered(d, yard, thread) == "done", (await d.show(thread)).error
+        assert at == "rejected" or yard.ran == {"lock": 1, "deploy": 1, "unlock": 1}
+        if at in ("granted", "rejected", "doubt"):
+            assert len(await d.interrupts(kind="approval", status=None)) == asked, "the decision is kept"
+    if at == "rejected" and "quorum" not in change and "people" not in change:
+        assert "deploy" not in yard.ran, "a person said no"
+    assert yard.complaints == []
+    assert all(count == 1 for count in yard.ran.values()), yard.ran
+    assert before.items() <= yard.ran.items()
+
+
+def test_there_are_at_least_a_hundred_of_them() -> None:
+    assert len(CHANGES) * len(PARKS) >= 200
