@@ -90,7 +90,7 @@ class Gate:
         self.deployed.set()
         return tag
 
-    async def agent(self, thread: Thread) -> str:
+    async def agent(self, thread: Thread) -> str | None:
         while True:
             step = await thread.next_step(self.decide)
             match step.intent:
@@ -98,7 +98,7 @@ class Gate:
                     decision = await step.request_approval(by="release-managers")
                     if decision is None:
                         self.parked += 1
-                        return ""
+                        return None
                     if decision.granted:
                         await step.run(self.deploy)
                 case Done():

@@ -101,6 +101,9 @@ class Release:
     folder: str
     replaced: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.tag} ({self.commit[:7]}) is on {self.environment}"
+
 
 class Repository:
     """A git repository, and the folder in which `staging` and `production` are links to checked-out releases."""
@@ -115,19 +118,19 @@ class Repository:
         """The tags, newest version first; those that are no version come last."""
         return sorted(self._git("tag", "--list").split(), key=precedence, reverse=True)
 
-    def _deploy(self, tag: str, environment: Environment) -> Release:
+    def _deploy(self, tag: str, environment: Environment) -> str:
         """Check a tag out and let the environment's link point at it. Until the link moves, in one rename, nothing has happened."""
         key = current_call().key
         commit = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"refs/tags/{tag}^{{commit}}", missing=f"there is no tag {tag}")
         with self._alone():
             before = self.standing(environment)
             if before is not None and before.key == key:
-                return before
+                return str(before)
             folder = re.sub(r"[^\w.-]", "_", tag) + "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
             release = Release(tag, commit, environment, key, folder, before.folder if before else None)
             self._check_out(release)
             self._switch(release)
-            return release
+            return str(release)
 
     def verify(self, key: str) -> Happened | NotHappened:
         """What became of a deployment whose process died: is its release standing, or one that replaced it?"""
@@ -136,7 +139,7 @@ class Repository:
                 release = self.standing(environment)
                 while release is not None:
                     if release.key == key:
-                        return Happened(release)
+                        return Happened(str(release))
                     release = self._release(release.replaced) if release.replaced else None
         return NotHappened()
 

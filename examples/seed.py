@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from webhooks import post, serving
 
-from ownloop import App, Intent
+from ownloop import App, Intent, tool
 from ownloop.prompt import thread_to_prompt
 
 
@@ -56,6 +56,7 @@ class LinearClient:
 
     path = Path(os.environ.get("ISSUES", "issues.json"))
 
+    @tool(reads=True)
     async def issues(self) -> list[dict[str, Any]]:
         return json.loads(self.path.read_text()) if self.path.exists() else []
 

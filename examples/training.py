@@ -58,7 +58,7 @@ async def decide(thread: Thread) -> StartTraining | DeployModel | Done:
         return DeployModel(job=metrics[-1]["job"], accuracy=metrics[-1]["accuracy"])
     if len(trainings) == 3:
         return Done(message=f"no good model in {len(trainings)} trainings")
-    return StartTraining(learning_rate=0.0001 * 1000 ** len(trainings))
+    return StartTraining(learning_rate=0.00001 * 1000 ** len(trainings))
 
 
 class Cluster:
@@ -122,9 +122,10 @@ def write_report(path: str, rows: dict[str, float]) -> str:
 
 
 def fit(job: str, learning_rate: float, weights: Path, webhook: str) -> None:
-    """The job: a logistic regression on 400 points in two clouds, by gradient descent."""
+    """The job: a logistic regression on 400 points in two clouds, by stochastic gradient descent."""
     draw = random.Random(7)
-    points = [(draw.gauss(side, 0.8), draw.gauss(-side, 0.8), (side + 1) // 2) for side in (-1, 1) for _ in range(200)]
+    points = [(draw.gauss(3 + side, 0.8), draw.gauss(3 + side, 0.8), (side + 1) // 2) for side in (-1, 1) for _ in range(200)]
+    draw.shuffle(points)
     a = b = c = 0.0
     for epoch in range(1, 31):
         for x, y, label in points:
@@ -132,7 +133,7 @@ def fit(job: str, learning_rate: float, weights: Path, webhook: str) -> None:
             a, b, c = a - learning_rate * error * x, b - learning_rate * error * y, c - learning_rate * error
         if epoch % 10 == 0:
             post(f"{webhook}/events/training.progress", {"key": job, "payload": {"done": epoch, "total": 30, "text": "epochs"}}, "job-token")
-    hits = sum((a * x + b * y + c > 0.7) == bool(label) for x, y, label in points)
+    hits = sum((a * x + b * y + c > 0) == bool(label) for x, y, label in points)
     weights.write_text(json.dumps([a, b, c]))
     post(f"{webhook}/events/training", {"key": job, "id": job, "payload": {"job": job, "accuracy": hits / len(points)}}, "job-token")
 
@@ -147,6 +148,11 @@ async def story(folder: Path) -> None:
             print(f"ana may approve: {approvals[0].name} {dict(approvals[0].intent)}")
             post(f"{webhook}/interrupts/{approvals[0].id}/approve", {"note": "good enough"}, "ana-token")
             await tell(app, thread, "turn_ended", after=seen)
+            print("and an agent without a model, until its sleep:")
+            report = await app.start("nightly_report", str(folder / "sales.json"))
+            await asyncio.sleep(0.3)
+            (folder / "sales.json").write_text(json.dumps({"north": 120.5, "south": 80.25}))  # it comes late: the read is tried again
+            await tell(app, report, "request")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ ORDER = [
     "forking",
     "app",
     "doctor",
-    "doctor",
     "__init__",
     "client",
     "llm",

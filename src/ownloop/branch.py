@@ -112,11 +112,10 @@ class Branch:
         later = (one for one in self.log.requests.values() if one.event.seq > edited.event.seq and one.event.op in self.met)
         return any(one.kind == "approval" and one.event.data["arguments"] == arguments for one in later)
 
-    async def park(self, key: str, draft: Draft, over: Mapping[str, Json], *, again: Again = "never") -> Event | None:
+    async def park(self, key: str, draft: Draft, *, again: Again = "never") -> Event | None:
         """Wait for an interrupt: its closing event if there is one, else None, with the request in the log and this branch waiting.
 
-        `draft` is the request if none was made yet; `over` is the data of the event that closes it once its deadline has passed ("kind" makes it a
-        decision). `again` says when an expired one is asked anew.
+        `draft` is the request if none was made yet. `again` says when an expired one is asked anew.
         """
         await self.read()
         history, wake = self.wake.history, self.wake
@@ -130,15 +129,31 @@ class Branch:
             events = await wake.begin(draft)
             request = self.log.requests[events[0].seq]
             again = "never"  # one that is over at once is not asked for ever
-        if request.is_open and request.expires_at is not None and request.expires_at <= wake.now:
-            kind = "decision" if "kind" in over else "outcome"
-            await wake.settle(Draft(kind, {"request": request.event.seq, **over}, self.log.id, key))  # type: ignore[arg-type]  # one of two kinds
+        if self._is_overdue(request):
+            await wake.settle(self._over(request))
             if again == "at once" and request.status == "expired":
-                return await self.park(key, draft, over, again=again)
+                return await self.park(key, draft, again=again)
         closing = history.closing(request, self.upto)
         if closing is None:
             self.waiting = wake.parked = True
         return closing
+
+    async def close_overdue(self) -> None:
+        """Close what waits past its deadline although the program passed it by."""
+        if overdue := [self._over(one) for one in self.log.open_requests() if self._is_overdue(one)]:
+            await self.wake.settle(*overdue)
+
+    def _is_overdue(self, request: Request) -> bool:
+        return request.is_open and request.expires_at is not None and request.expires_at <= self.wake.now
+
+    def _over(self, request: Request) -> Draft:
+        """What closes a request whose deadline has passed."""
+        data = {"request": request.event.seq}
+        if request.kind == "timer":
+            return Draft("outcome", data, self.log.id, request.event.op)
+        if request.kind == "event":
+            return Draft("outcome", {**data, "timed_out": True}, self.log.id, request.event.op)
+        return Draft("decision", {**data, "kind": "expired"}, self.log.id, request.event.op)
 
     def _is_over(self, request: Request, again: Again) -> bool:
         """Whether a recorded request asks nothing any more, so that a new one must be made."""

@@ -221,11 +221,10 @@ class _Trouble:
 async def _attempt(call: Run) -> Any:
     """One try: the function's result, a `_Trouble`, or a `_NotStarted`."""
     promise, wake = call.promise, call.branch.wake
-    work = _invoke(call)
     try:
         if promise.reads:
-            return await wake.interruptible(_within(work, promise.timeout))
-        return await _let_go_after(call, asyncio.ensure_future(work), promise.timeout)
+            return await wake.interruptible(_within(call, promise.timeout))
+        return await _let_go_after(call, asyncio.ensure_future(_invoke(call)), promise.timeout)
     except _NotStarted as refusal:
         return refusal
     except asyncio.CancelledError as error:
@@ -239,9 +238,9 @@ def _error(call: Run, error: BaseException) -> Json:
     return call.branch.wake.setting.redact(error_json(error))
 
 
-async def _within(work: Any, timeout: timedelta | None) -> Any:
+async def _within(call: Run, timeout: timedelta | None) -> Any:
     async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-        return await work
+        return await _invoke(call)
 
 
 async def _let_go_after(call: Run, task: asyncio.Task[Any], timeout: timedelta | None) -> Any:
@@ -460,7 +459,7 @@ async def ask_if_happened(branch: Branch, op: Op, why: str, returns: TypeAdapter
     }
     key = f"doubt:{op.key}@{start.seq}"
     branch.met.add(op.key)
-    closing = await branch.park(key, Draft("request", request, branch.log.id, key), {})
+    closing = await branch.park(key, Draft("request", request, branch.log.id, key))
     if closing is None:
         raise branch.suspend()
     answer = closing.data["value"]

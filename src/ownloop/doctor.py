@@ -117,12 +117,12 @@ class _Look:
         if row.status != "failed" or row.last_end is None:
             return
         error = row.last_end.data.get("error", {})
-        kind, what = error.get("type", "unknown"), clip(error.get("message", ""), 500)
-        retry = f"`{self._command('retry')}`"
-        if kind in PROGRAM_CHANGED:
-            yield self._found("program_changed", f"program changed: {kind}: {what}", row.last_end.at, f"deploy a program that fits the log, then {retry}")
+        name, at, retry = error.get("type", "unknown"), row.last_end.at, f"`{self._command('retry')}`"
+        what = f"{name}: {clip(error.get('message', ''), 500)}"
+        if name in PROGRAM_CHANGED:
+            yield self._found("program_changed", f"program changed: {what}", at, f"deploy a program that fits the log, then {retry}")
         else:
-            yield self._found("failed", f"failed: {kind}: {what}", row.last_end.at, f"mend the cause, then {retry}")
+            yield self._found("failed", f"failed: {what}", at, f"mend the cause, then {retry}")
 
     # ---- calls -----------------------------------------------------------------------------------------------------------------
 
@@ -150,10 +150,9 @@ class _Look:
         if self.row.status in ENDED:
             what = f"{name} was started before the thread was {self.row.status}, and no outcome came; nobody is asked any more"
             return self._found("in_doubt", what, since, "look at the other side whether it happened; nothing here will start it again")
-        next_step = {
-            "failed": f"`{self._command('retry')}`, then a worker asks",
-            "paused": f"`{self._command('resume')}`, then a worker asks",
-        }.get(self.row.status, "start a worker: it asks a person, or does what the tool promises")
+        next_step = {"failed": f"`{self._command('retry')}`, then a worker asks", "paused": f"`{self._command('resume')}`, then a worker asks"}.get(
+            self.row.status, "start a worker: it asks a person, or does what the tool promises"
+        )
         return self._found("in_doubt", f"{name} may have happened, and nobody was asked yet", since, next_step)
 
     # ---- clocks ----------------------------------------------------------------------------------------------------------------

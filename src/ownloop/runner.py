@@ -229,7 +229,7 @@ class _OneWake:
 
 
 def _poisoned(crashes: int) -> OwnloopError:
-    error = type("poisoned", (OwnloopError,), {})
+    error: type[OwnloopError] = type("poisoned", (OwnloopError,), {})
     return error(
         f"{crashes} wakes in a row died without an end, so no worker runs it any more; "
         "look at what the handler does first (memory, a native crash, os._exit), fix it, then retry the thread"

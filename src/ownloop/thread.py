@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from . import calls, ids, selection, waits
 from .branch import Branch
@@ -20,7 +20,12 @@ from .step import Agents, Step
 from .views import StepView, notes_as_views, step_view, step_views
 from .wake import Wake
 
-D = TypeVar("D")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # in typing from Python 3.13 on; checkers know it everywhere
+
+    D = TypeVarWithDefault("D", default=Any)
+else:
+    D = TypeVar("D")
 I = TypeVar("I", bound=Intent)  # noqa: E741  # the intent
 T = TypeVar("T")
 
@@ -222,7 +227,10 @@ class Thread(Generic[D]):
         decision = await waits.hold(branch, log.selected.data.get("schema") if log.selected else None)
         if decision is None:
             raise branch.suspend()
-        return step if decision.granted else None
+        if decision.granted:
+            return step
+        branch.met.add("close")
+        return None
 
     async def _select(self, decide: Any) -> None:
         ends = [await self._end(branch) for step in self._wake.history.open_steps() if (branch := self._handed.get(step.id)) is not None]
@@ -243,10 +251,12 @@ class Thread(Generic[D]):
             Suspend: it waits, or a call in it is in doubt.
             StepIgnored: nothing was done on it.
         """
+        is_ignored = branch.met <= {"hold"}  # whatever an earlier wake did on it: this program has no case for it
         await calls.end_doubts(branch)
+        await branch.close_overdue()
         if branch.waiting or any(request.kind != "child" for request in branch.log.open_requests()):
             raise branch.suspend()
-        if not branch.met and not branch.log.ops:
+        if is_ignored:
             raise self._ignored(branch)
         reason, result = branch.closed or (None, None)
         data = sparse(reason=reason or None, result=result)

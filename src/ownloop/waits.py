@@ -16,9 +16,7 @@ from .interrupts import ApprovalPolicy, Decision, Vote
 from .stores.base import NewThread
 from .tools import ErrorInfo, Outcome
 
-EXPIRED: Mapping[str, Json] = {"kind": "expired"}
 _AGAIN: Mapping[str, Again] = {"reject": "never", "ask_again": "at once", "fail": "after a retry"}
-TIMED_OUT: Mapping[str, Json] = {"timed_out": True}
 
 
 # ---- approvals -----------------------------------------------------------------------------------------------------------------
@@ -53,7 +51,7 @@ async def _gate(branch: Branch, key: str, policy: ApprovalPolicy, request: Mappi
     data = {**request, "policy": policy.to_json(), **sparse(votes=None if edited is None else [_vote_json(edited)])}
     expires = policy.expires if isinstance(policy.expires, timedelta) else None
     draft = Draft("request", data, branch.log.id, key, expires=expires)
-    closing = await branch.park(key, draft, EXPIRED, again=_AGAIN[policy.on_expiry])
+    closing = await branch.park(key, draft, again=_AGAIN[policy.on_expiry])
     if closing is None:
         return None
     decision = _request(branch, closing).decision()
@@ -100,7 +98,7 @@ async def question(
         **sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None),
     }
     key = branch.key("ask", digest([text, asked, offered])[:12], label)
-    closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires), EXPIRED)
+    closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires))
     if closing is None:
         return None
     if closing.data["kind"] == "expired":
@@ -115,7 +113,7 @@ async def event(branch: Branch, name: str, key: str | None, timeout: timedelta |
     """See `Step.wait_for`; a tuple of one holds the payload, or None when the time is up."""
     op = branch.key("wait", name if key is None else f"{name}:{key}", label)
     request = {"kind": "event", "name": branch.log.name, "event": name, "key": key}
-    closing = await branch.park(op, Draft("request", request, branch.log.id, op, expires=timeout), TIMED_OUT)
+    closing = await branch.park(op, Draft("request", request, branch.log.id, op, expires=timeout))
     if closing is None:
         return None
     return (closing.data.get("payload"),)
@@ -125,7 +123,7 @@ async def timer(branch: Branch, until: timedelta | datetime | str, label: str | 
     """See `Step.sleep`; whether it is over."""
     op = branch.key("sleep", label=label)
     request = {"kind": "timer", "name": branch.log.name}
-    return await branch.park(op, Draft("request", request, branch.log.id, op, expires=moment(until)), {}) is not None
+    return await branch.park(op, Draft("request", request, branch.log.id, op, expires=moment(until))) is not None
 
 
 async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str | None) -> str:
@@ -179,5 +177,5 @@ async def hold(branch: Branch, schema: str | None) -> Decision | None:
         "policy": ApprovalPolicy().to_json(),
         **sparse(schema=schema),
     }
-    closing = await branch.park("hold", Draft("request", request, branch.log.id, "hold"), EXPIRED)
+    closing = await branch.park("hold", Draft("request", request, branch.log.id, "hold"))
     return None if closing is None else _request(branch, closing).decision()

@@ -33,10 +33,13 @@ def test_in_no_order_is_anything_lost_or_started_twice(name: str) -> None:
 
 
 def test_random_walks_with_everything_at_once_find_nothing_either() -> None:
-    random_ = random.Random(12)
-    taken = sum((Explorer(Scenario(3, EVERYTHING, waits=walk % 2 == 0)).walk(random_).taken for walk in range(400)), start=Counter())
+    chance = random.Random(12)
+    taken: Counter[str] = Counter()
+    for walk in range(600):
+        budget = {name: count for name, count in EVERYTHING.items() if name not in ("cancel", "supersede") or chance.random() < 0.2}
+        taken += Explorer(Scenario(3, budget, waits=walk % 2 == 0)).walk(chance).taken
     expected = {"crash", "freeze", "claim", "not_started", "doubt", "answer", "conclude", "settle", "emit", "supersede", "cancel", "finish"}
-    assert expected <= {name for name, count in taken.items() if count}, taken
+    assert expected <= set(taken), taken
 
 
 @pytest.mark.soak
@@ -66,7 +69,7 @@ FAULTS: list[tuple[type[MemoryStore], str, str]] = [
     (broken.SeesNothing, "two workers, a crash, a decision and a message", "found nothing to do|spins"),
     (broken.FencesFacts, "two workers, a crash and a frozen one", "the result of an effect that took place was refused"),
     (broken.FactsWakeNobody, "two workers, a crash and a frozen one", "a wake-up was lost"),
-    (broken.TakesEveryOutcome, "two workers, a crash and a frozen one", "an operation has two outcomes"),
+    (broken.TakesEveryOutcome, "two workers, a crash and a frozen one", "an operation has two outcomes|was answered although its outcome is known"),
     (broken.LeavesTheQuestionOpen, "two workers, a crash and a frozen one", "in doubt was answered although its outcome is known"),
     (broken.RevivesLeases, "two workers, a crash and a frozen one", "a lease that had run out was revived"),
     (broken.ClaimsWhatIsHeld, "two workers, a crash, a decision and a message", "two workers hold the lease"),

@@ -34,7 +34,7 @@ class Shape:
     """
 
     wait: str
-    intent: Any = field(default_factory=lambda: OLD)
+    intent: Any = field(default_factory=lambda: CLASSES["old"])
     order: tuple[str, ...] = ORDER
     skips: tuple[str, ...] = ()
     has_case: bool = True
@@ -52,7 +52,8 @@ class Shape:
     end: str | None = None
 
 
-OLD = ship(tag=str)
+CLASSES = {"old": ship(tag=str)}
+"""In a dict, so that a handler of a later version cannot name it."""
 PARKS = ("ask", "event", "nap", "approval", "granted", "rejected", "doubt")
 """Where the thread stands when the new program is deployed: "granted" and "rejected" are decided and not yet read."""
 
@@ -129,8 +130,7 @@ class Yard:
 
     def agent(self, shape: Shape) -> Any:
         """The handler of one version."""
-        chosen = {"tag": shape.model} if "tag" in shape.intent.model_fields else {}
-        first = shape.intent.model_construct(**chosen) if shape.intent is not OLD else OLD(**chosen)
+        first = shape.intent.model_construct(**({"tag": shape.model} if "tag" in shape.intent.model_fields else {}))
         model = ScriptedModel([first, End()], intents=[shape.intent, End])
 
         async def branch(step: Any) -> bool:

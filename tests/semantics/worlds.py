@@ -96,6 +96,10 @@ class World:
     def d(self) -> Drive:
         return self.drives[-1]
 
+    @property
+    def is_dead(self) -> bool:
+        return len(self.drives) - 1 in self.dead
+
     async def deploy(self, handler: Any, *others: Any, interject: bool = False, intents: Any = (), beside: bool = False, **options: Any) -> Drive:
         """A process with `handler` as the agent "agent". With `beside` the one before keeps running."""
         if self.drives and not beside:
@@ -109,7 +113,7 @@ class World:
         return self.d
 
     async def stop(self) -> None:
-        if len(self.drives) - 1 not in self.dead:
+        if not self.is_dead:
             await self.d.app.aclose()
 
     async def dies(self, work: Awaitable[Any] | None = None) -> None:

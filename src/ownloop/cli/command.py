@@ -48,10 +48,10 @@ def with_common(fn: Callable[..., Any], act: Callable[[typer.Context, Session, d
     hints = typing.get_type_hints(fn, include_extras=True)
     own = [one.replace(annotation=hints[one.name]) for one in list(inspect.signature(fn).parameters.values())[1:]]
     common = [_common(name, panel=_PANEL if own else None) for name in COMMON]
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    context = inspect.Parameter("invocation", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     def call(**given: Any) -> Any:
-        where: typer.Context = given.pop("context")
+        where: typer.Context = given.pop("invocation")
         options = _merged(where, {name: given.pop(name) for name in COMMON})
         return act(where, Session.of(options), given)
 
@@ -72,6 +72,7 @@ def _merged(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
     """The options before the command count too; those after it win."""
     before = context.obj if isinstance(context.obj, dict) else {}
     merged = {name: value or before.get(name) for name, value in options.items()}
+    merged["verbose"] = merged["verbose"] or 0
     for name in ("store", "app"):  # said before the command is stronger than the environment
         if before.get(name) and _is_from_environment(context, name):
             merged[name] = before[name]

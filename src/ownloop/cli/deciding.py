@@ -43,16 +43,19 @@ class Answer:
 
 async def decide(
     session: Session,
-    interrupt: Annotated[str, typer.Argument(help="Its id, a part of it, or its thread if only one waits there.")],
-    verb: Annotated[str | None, typer.Argument(help="approve, edit, reject, respond or answer.")] = None,
-    words: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="The same as --value (with edit: as --args).")] = None,
+    interrupt: Annotated[str, typer.Argument(metavar="INTERRUPT", help="Its id, a part of it, or its thread if only one waits there.")],
+    verb: Annotated[str | None, typer.Argument(metavar="DECISION", help="approve, edit, reject, respond or answer.")] = None,
+    words: Annotated[str | None, typer.Argument(metavar="VALUE", help="The same as --value (with edit: as --args).")] = None,
     args: Annotated[str | None, typer.Option(metavar="JSON", help="edit: the full new arguments; - for stdin. Without it $EDITOR opens.")] = None,
     value: Annotated[str | None, typer.Option(metavar="JSON", help="respond, answer: the value; - for stdin. Plain text is a string.")] = None,
-    note: Annotated[str, typer.Option(help="Words for the model and the audit; - for stdin.")] = "",
-    digest: Annotated[str | None, typer.Option(help="Decide only if this is what waits (its beginning, 12 digits or more).")] = None,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Words for the model and the audit; - for stdin.")] = "",
+    digest: Annotated[str | None, typer.Option(metavar="HEX", help="Decide only if this is what waits (its beginning, 12 digits or more).")] = None,
     happened: Annotated[bool | None, typer.Option("--happened/--not-happened", help="For a call in doubt.", show_default=False)] = None,
 ) -> None:
-    """Approve, edit, reject, respond to or answer what waits; on a terminal it asks for what was not said."""
+    """Approve, edit, reject, respond to or answer what waits.
+
+    On a terminal it asks for what was not said; elsewhere it never asks.
+    """
     if verb is not None and verb not in VERBS:
         raise usage(f"{verb!r} is no decision; choose from {', '.join(VERBS)}", session.again("decide", interrupt, "approve"))
     if words is not None:
@@ -62,6 +65,9 @@ async def decide(
         one = await resolving.interrupt(app, interrupt)
         _check_open(one, said)
         said = said if said.verb is not None else _asked(session, app, one, said)
+        if said.verb is None:
+            session.paper.note("nothing was decided; it still waits")
+            return
         done = await _give(session, app, one, said)
         _tell(session, done, said)
 
@@ -105,12 +111,12 @@ def _asked(session: Session, app: App, one: Interrupt, said: Answer) -> Answer:
     if said.happened is not None or (said.value is not None and list(verbs) == ["answer"]):
         return Answer("answer", said.args, said.value, said.note, said.digest, said.happened)
     if not session.is_interactive:
-        raise usage(f"say what is decided about {one.id}: {', '.join(verbs)}", *commands(one, session.again), kind="no-decision")
+        raise usage(f"say what is decided about {one.id}: {', '.join(verbs)}", *commands(one, session.again, session.actor), kind="no-decision")
     for spans in described(one, app.store.clock.now()):
         session.paper.line(*spans, indent=2)
     verb = choose("decide", [*verbs, "later"]) if one.kind in GATES else "answer"
     if verb == "later":
-        raise usage("nothing was decided", *commands(one, session.again), kind="no-decision")
+        return said
     note = said.note or (ask("why? (shown to the model; may be empty) ") if verb == "reject" else "")
     return Answer(verb, said.args, said.value, note, said.digest, said.happened)
 
@@ -145,11 +151,11 @@ def _answer(session: Session, one: Interrupt, said: Answer) -> Any:
     if one.kind == "in_doubt":
         return _doubt(session, one, said)
     if said.happened is not None:
-        raise usage(f"--happened is for a call in doubt, and {one.id} is a {one.kind}", *commands(one, session.again))
+        raise usage(f"--happened is for a call in doubt, and {one.id} is a {one.kind}", *commands(one, session.again, session.actor))
     if said.value is not None:
         return fitting(said.value, one)
     if not session.is_interactive:
-        raise usage(f"answer needs a value: {brief(one.question)}", *commands(one, session.again))
+        raise usage(f"answer needs a value: {brief(one.question)}", *commands(one, session.again, session.actor))
     if said.verb == "answer" and one.question:
         session.paper.err.print(session.paper.text(one.question), soft_wrap=True)
     shown = f" [{' / '.join(brief(choice) for choice in one.choices)}]" if one.choices else ""
@@ -160,14 +166,14 @@ def _doubt(session: Session, one: Interrupt, said: Answer) -> Happened | NotHapp
     is_so = said.happened
     if is_so is None:
         if not session.is_interactive:
-            raise usage(f"{one.question} Say --happened or --not-happened", *commands(one, session.again))
+            raise usage(f"{one.question} Say --happened or --not-happened", *commands(one, session.again, session.actor))
         is_so = choose(f"{one.question} happened?", ("yes", "no")) == "yes"
     if not is_so:
         return NotHappened()
     if said.value is None and session.is_interactive:
         text = ask("with what result? (JSON or text; empty: none) ")
-        return Happened(loose(text) if text else None)
-    return Happened(None if said.value is None else loose(said.value))
+        return Happened(fitting(text, one) if text else None)
+    return Happened(None if said.value is None else fitting(said.value, one))
 
 
 def _tell(session: Session, done: Interrupt, said: Answer) -> None:

@@ -24,11 +24,11 @@ def register(program: typer.Typer) -> None:
 
 async def export(
     session: Session,
-    thread: Annotated[str | None, typer.Argument(help="Its id, a part of it, or AGENT/KEY.")] = None,
+    thread: Annotated[str | None, typer.Argument(metavar="THREAD", help="Its id, a part of it, or AGENT/KEY.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All threads, oldest first.")] = False,
-    agent: Annotated[str | None, typer.Option(help="With --all: of this agent only.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="AGENT", help="With --all: of this agent only.")] = None,
 ) -> None:
-    """Print the events of a thread, or of all, one JSON object a line."""
+    """Print the events of a thread, or all, as NDJSON."""
     if every == (thread is not None):
         raise usage("name one thread, or say --all", session.again("export", "--all"))
     async with session.opened() as app:

@@ -35,11 +35,11 @@ def register(program: typer.Typer) -> None:
 
 async def threads(
     session: Session,
-    agent: Annotated[str | None, typer.Option(help="Of this agent only.")] = None,
-    status: Annotated[str | None, typer.Option(help="open, paused, done, failed, cancelled or closed.")] = None,
-    key: Annotated[str | None, typer.Option(help="With this key.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="AGENT", help="Of this agent only.")] = None,
+    status: Annotated[str | None, typer.Option(metavar="STATUS", help="open, paused, done, failed, cancelled or closed.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="With this key.")] = None,
     context: Annotated[str | None, typer.Option(metavar="JSON", help="Whose context holds these values.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
     after: Annotated[str | None, typer.Option(metavar="THREAD", help="Go on after the last one of the page before.")] = None,
 ) -> None:
     """List threads, newest first."""
@@ -89,13 +89,16 @@ def _cells(view: ThreadView, waits: list[Interrupt], now: datetime) -> list[Span
 
 async def show(
     session: Session,
-    thread: Annotated[str, typer.Argument(help="Its id, a part of it, AGENT/KEY, or the id of one of its interrupts.")],
+    thread: Annotated[str, typer.Argument(metavar="THREAD", help="Its id, a part of it, AGENT/KEY, or the id of one of its interrupts.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it goes on, until its turn ends.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="With -f: go on after the end of a turn too.")] = False,
     events: Annotated[bool, typer.Option("--events", help="The raw log instead.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Long values whole.")] = False,
 ) -> int | None:
-    """Tell a thread's story: steps, decisions, results, waits, and how to answer what is open."""
+    """Tell a thread's story, and how to answer what is open.
+
+    What was selected, who decided with what words, what ran with what result, how long each wait was. Times are UTC.
+    """
     async with session.opened() as app:
         thread_id = await resolving.thread_id(app, thread)
         if follow:
@@ -113,7 +116,7 @@ async def show(
             now = app.store.clock.now()
             head(paper, view, now)
             story(paper, view, now, limit=1_000_000 if full else 300)
-            waiting(paper, view, session.again, app.store.clock)
+            waiting(paper, view, session.again, session.actor, app.store.clock)
     return Code.OK
 
 
@@ -149,12 +152,12 @@ def _raw(paper: Paper, event: Event, full: bool) -> None:
 
 async def inbox(
     session: Session,
-    agent: Annotated[str | None, typer.Option(help="Of this agent only.")] = None,
-    kind: Annotated[str | None, typer.Option(help="approval, question, result, in_doubt, hold or budget.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="AGENT", help="Of this agent only.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help="approval, question, result, in_doubt, hold or budget.")] = None,
     mine: Annotated[bool, typer.Option("--mine", help="Only what --as and --group may decide.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
 ) -> None:
-    """What waits for a person: what expires first, then what waits longest."""
+    """List what waits for a person, what expires first on top."""
     if kind is not None and kind not in DECIDABLE:
         raise usage(f"--kind {kind} is none of {', '.join(sorted(DECIDABLE))}")
     async with session.opened() as app:

@@ -122,7 +122,7 @@ class Paper:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_InertFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S", show_trace=self.verbose > 0))
         level = logging.ERROR if self.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(self.verbose, 2)]
-        logging.basicConfig(handlers=[handler], level=level)
+        logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
 class _InertFormatter(logging.Formatter):

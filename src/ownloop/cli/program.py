@@ -10,10 +10,15 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from . import deciding, exporting, looking, starting, steering, upkeep
 from .command import COMMON, tell, with_common
+from .deciding import register as deciding
+from .exporting import register as exporting
+from .looking import register as looking
 from .session import Session
+from .starting import register as starting
+from .steering import register as steering
 from .trouble import Code, usage
+from .upkeep import register as upkeep
 
 EPILOG = (
     "Exit codes: 0 ok · 1 failure · 2 usage · 3 not found · 4 conflict or already decided · 5 not allowed · 6 expired or changed · "
@@ -26,10 +31,11 @@ program = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for family in (starting, looking, deciding, steering, exporting, upkeep):
-    family.register(program)
+for register in (starting, looking, deciding, steering, exporting, upkeep):
+    register(program)
 
 
 def _before(session: Session, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:

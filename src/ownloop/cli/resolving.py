@@ -36,7 +36,6 @@ async def thread_id(app: App, text: str) -> str:
 
 
 async def _threads(app: App, body: str) -> list[str]:
-    await app.threads(limit=1)  # opens the store
     if len(body) == 13:
         whole = f"thr_{body}"
         return [whole] if ids.thread_number(whole) is not None and await app.store.thread(whole) is not None else []

@@ -67,6 +67,7 @@ class Session:
         """The App for verbs, closed at the end. It runs no wakes."""
         app = self.app
         try:
+            await app.threads(limit=1)  # opens the store: what is wrong with it is told before anything else
             yield app
         finally:
             await app.aclose()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ..clock import Clock
-from ..interrupts import DECIDABLE, GATES, Interrupt, Verb
+from ..interrupts import DECIDABLE, GATES, Actor, Interrupt, Verb
 from ..views import ThreadView
 from .inert import brief, fields, span
 from .paper import Paper, Span
@@ -53,13 +53,13 @@ def write(paper: Paper, line: Line, *, now: datetime | None = None) -> None:
     paper.line((f"{line.at:%H:%M:%S}  ", "dim"), inside, *line.spans, *since, indent=INDENT + len(inside))
 
 
-def waiting(paper: Paper, view: ThreadView, again: Again, clock: Clock) -> None:
+def waiting(paper: Paper, view: ThreadView, again: Again, actor: Actor, clock: Clock) -> None:
     """Everything open, each with how to answer it."""
     for one in view.interrupts:
         paper.line()
         for spans in described(one, clock.now()):
             paper.line(*spans, indent=2)
-        for command in commands(one, again):
+        for command in commands(one, again, actor):
             paper.line("  ", (command, "cyan"))
 
 
@@ -98,21 +98,33 @@ def _terms(one: Interrupt, now: datetime) -> list[str]:
     return terms
 
 
-def commands(one: Interrupt, again: Again) -> list[str]:
-    """The commands that answer an interrupt, ready to copy."""
+def commands(one: Interrupt, again: Again, actor: Actor) -> list[str]:
+    """The commands that answer an interrupt, ready to copy; who would be refused is reminded to say who they are."""
+    return [again(*words, *(_who(one, actor) if words[0] == "decide" else ())) for words in _answers(one)]
+
+
+def _who(one: Interrupt, actor: Actor) -> tuple[str, ...]:
+    if one.policy.refuses(actor) is None:
+        return ()
+    return ("--as", "NAME") if actor.is_in(one.policy.not_by) else ("--group", one.policy.by[0])
+
+
+def _answers(one: Interrupt) -> list[tuple[str, ...]]:
+    """The words of the commands that close it."""
+    decide = ("decide", one.id)
     if one.kind in GATES:
-        return [again("decide", one.id, verb, *_MORE[verb]) for verb in one.policy.allow if verb in _MORE]
+        return [(*decide, verb, *_MORE[verb]) for verb in one.policy.allow if verb in _MORE]
     if one.kind == "in_doubt":
-        return [again("decide", one.id, "answer", "--happened", "--value", "RESULT"), again("decide", one.id, "answer", "--not-happened")]
+        return [(*decide, "answer", "--happened", "--value", "RESULT"), (*decide, "answer", "--not-happened")]
     if one.kind in DECIDABLE:
         example = brief(one.choices[0]) if one.choices else "TEXT" if one.schema == {"type": "string"} else "JSON"
-        return [again("decide", one.id, "answer", example)]
+        return [(*decide, "answer", example)]
     if one.kind == "event" and isinstance(one.value, dict):
         key = ["--key", str(one.value["key"])] if one.value.get("key") is not None else []
-        return [again("emit", str(one.value["event"]), "{}", *key)]
+        return [("emit", str(one.value["event"]), "{}", *key)]
     if one.kind == "child":
         child = one.value if isinstance(one.value, str) else (one.value or {}).get("child", "")
-        return [again("show", str(child))]
+        return [("show", str(child))]
     return []
 
 

@@ -29,9 +29,9 @@ def register(program: typer.Typer) -> None:
 
 async def start(
     session: Session,
-    agent: Annotated[str, typer.Argument(help="The agent's name.")],
-    input: Annotated[str, typer.Argument(help="What it starts with: text, a JSON object or list, or - for stdin.")] = "",
-    key: Annotated[str | None, typer.Option(help="Your own id: the same key is the same thread.")] = None,
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.")],
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="What it starts with: text, a JSON object or list, or - for stdin.")] = "",
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Your own id: the same key is the same thread.")] = None,
     context: Annotated[str | None, typer.Option(metavar="JSON", help='An object to list threads by: {"tenant": "acme"}.')] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it ends (0, 11, 12) or waits for somebody (10); runs its wakes here with --app.")
@@ -141,7 +141,7 @@ async def _conclude(session: Session, app: App, thread_id: str, ended: Standing,
         (paper.object if paper.form == "json" else paper.json)({**end, "interrupts": plain(view.interrupts)})
         return
     if ended == "waiting":
-        waiting(paper, view, session.again, app.store.clock)
+        waiting(paper, view, session.again, session.actor, app.store.clock)
         if view.status == "paused":
             paper.note("it is paused: ", (session.again("resume", thread_id), "cyan"))
         return
@@ -152,9 +152,12 @@ async def _conclude(session: Session, app: App, thread_id: str, ended: Standing,
 
 
 async def worker(
-    session: Session, where: Annotated[str | None, typer.Argument(metavar="[APP]", help="module:app or file.py[:app]; default: --app.")] = None
+    session: Session, where: Annotated[str | None, typer.Argument(metavar="APP", help="module:app or file.py[:app]; default: --app.")] = None
 ) -> int:
-    """Run the wakes of all threads of an App's agents, until SIGTERM (exit code 0) or Ctrl-C (130)."""
+    """Run the wakes of an App's threads, until told to stop.
+
+    SIGTERM ends it in order with exit code 0, Ctrl-C with 130: what started is finished, leases are released.
+    """
     session.app_place = where or session.app_place
     app, paper = session.app, session.paper
     if not app.agents:

@@ -19,8 +19,8 @@ from .session import Session
 from .trouble import Code, Trouble
 from .values import given, loose
 
-Thread = Annotated[str, typer.Argument(help="Its id, a part of it, or AGENT/KEY.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the log.")]
+Thread = Annotated[str, typer.Argument(metavar="THREAD", help="Its id, a part of it, or AGENT/KEY.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the log.")]
 
 
 def register(program: typer.Typer) -> None:
@@ -35,11 +35,11 @@ def register(program: typer.Typer) -> None:
 async def send(
     session: Session,
     thread: Thread,
-    text: Annotated[str, typer.Argument(help="The message; - for stdin.")],
-    dedupe: Annotated[str | None, typer.Option(help="The same value is the same message.")] = None,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The message; - for stdin.")],
+    dedupe: Annotated[str | None, typer.Option(metavar="ID", help="The same value is the same message.")] = None,
     supersede: Annotated[bool, typer.Option("--supersede", help="End every step that has started nothing.")] = False,
 ) -> None:
-    """Send a message to one thread; the model reads it at its next step."""
+    """Send a message; the model reads it at its next step."""
     async with session.opened() as app:
         thread_id, message = await resolving.thread_id(app, thread), given(text)
         event = await _explained(
@@ -50,12 +50,12 @@ async def send(
 
 async def emit(
     session: Session,
-    name: Annotated[str, typer.Argument(help="The event's name.")],
-    payload: Annotated[str, typer.Argument(help="JSON or text; - for stdin.")] = "{}",
-    key: Annotated[str | None, typer.Option(help="Whose: what `wait_for(…, key=)` says.")] = None,
-    id: Annotated[str | None, typer.Option(help="The same id is the same event.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The event's name.")],
+    payload: Annotated[str, typer.Argument(metavar="PAYLOAD", help="JSON or text; - for stdin.")] = "{}",
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Whose: what `wait_for(…, key=)` says.")] = None,
+    id: Annotated[str | None, typer.Option(metavar="ID", help="The same id is the same event.")] = None,
 ) -> None:
-    """Tell everybody who waits for an event now, or within 7 days."""
+    """Tell everybody who waits for an event, now or for 7 days."""
     async with session.opened() as app:
         is_new = await app.emit(name, loose(payload), key=key, id=id)
     _done(session, {"event": name, "key": key, "new": is_new}, f"{name} emitted" if is_new else f"{name} {id} was known already; nothing was done")
@@ -63,11 +63,14 @@ async def emit(
 
 async def hold(
     session: Session,
-    target: Annotated[str | None, typer.Argument(metavar="[THREAD|AGENT]", help="Nothing: list the breakpoints.")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="THREAD|AGENT", help="Nothing: list the breakpoints.")] = None,
     on: Annotated[str | None, typer.Option(metavar="INTENT", help="Only at this intent: DeployBackend or deploy_backend.")] = None,
     release: Annotated[bool, typer.Option("--release", help="Take it away; what is parked already still waits.")] = False,
 ) -> None:
-    """Set the operator's breakpoint: the thread, or every thread of an agent, parks at its next selection."""
+    """Set the operator's breakpoint, or --release it.
+
+    The thread, or every thread of the agent, parks at its next selection even where the program asks nobody; `decide` lets it go on.
+    """
     async with session.opened() as app:
         if target is None:
             return await _list_holds(session, app)
@@ -92,7 +95,6 @@ async def _target(session: Session, app: App, text: str) -> str:
 
 
 async def _list_holds(session: Session, app: App) -> None:
-    await app.threads(limit=1)  # opens the store
     held = {key.removeprefix("agent:"): record.value["on"] for key, record in (await app.store.records("hold")).items() if record.value["on"]}
     if not session.paper.is_plain:
         session.paper.object({"holds": [{"target": target, "on": on} for target, on in held.items()]})
@@ -107,9 +109,9 @@ async def _list_holds(session: Session, app: App) -> None:
 _HELP: dict[ControlVerb, str] = {
     "pause": "Start nothing more in a thread until `resume`.",
     "resume": "Go on after `pause`.",
-    "cancel": "End a thread and its open children for good; what waits is withdrawn.",
+    "cancel": "End a thread and its open children for good.",
     "retry": "Wake a failed thread again, after the fix.",
-    "close": "End a thread for good, in order; nothing can be sent to it any more.",
+    "close": "End a thread for good, in order.",
 }
 _WRONG: dict[str, tuple[str, str]] = {
     "pause": ("only an open thread can be paused", "show"),
@@ -151,9 +153,9 @@ async def fork(
     session: Session,
     thread: Thread,
     before: Annotated[str | None, typer.Option(metavar="STEP", help="Cut before this step: its id, or its number.")] = None,
-    key: Annotated[str | None, typer.Option(help="Your own id of the new thread.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Your own id of the new thread.")] = None,
 ) -> None:
-    """Start a new thread with the ended steps of another one; its id."""
+    """Start a thread with the ended steps of another one."""
     async with session.opened() as app:
         thread_id = await resolving.thread_id(app, thread)
         cut = None if before is None else resolving.step_id(thread_id, before)

@@ -85,7 +85,7 @@ def trouble_of(error: Exception, again: Again) -> Trouble:
 
 def _next(error: Exception, again: Again) -> tuple[str, ...]:
     match error:
-        case NotFound(what="interrupt"):
+        case NotFound(what=what) if "interrupt" in what:
             return (again("inbox"),)
         case NotFound(what="thread"):
             return (again("threads"),)

@@ -30,10 +30,12 @@ async def prune(
     older: Annotated[str, typer.Option(metavar="DURATION", help="Untouched for so long: 30d, 12h.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Forget threads that are done, cancelled or closed and were not touched for a while."""
+    """Forget threads that ended a while ago.
+
+    Those that are done, cancelled or closed, and were not touched since. Open, paused and failed ones stay.
+    """
     async with session.opened() as app:
         age = length(older)
-        await app.threads(limit=1)  # opens the store
         before = app.store.clock.now() - age
         if not yes:
             await _confirm(session, app, before, older)
@@ -64,10 +66,12 @@ async def _count(app: App, before: datetime) -> int:
 
 
 async def doctor(
-    session: Session,
-    long: Annotated[str, typer.Option(metavar="DURATION", help="How long a call may run before it is named.")] = "10m",
+    session: Session, long: Annotated[str, typer.Option(metavar="DURATION", help="How long a call may run before it is named.")] = "10m"
 ) -> int:
-    """Name what is wrong and what is stuck, since when, and what to do; exit code 1 if there is something."""
+    """Name what is wrong or stuck, and what to do about it.
+
+    Exit code 1 if there is something.
+    """
     async with session.opened() as app:
         found = await examine(app, long=length(long))
         now = app.store.clock.now()

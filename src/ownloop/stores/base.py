@@ -202,7 +202,8 @@ class Store(Protocol):
         - A `request` opens an interrupt; its `data` gets `digest`, and `expires_at` from the draft's `expires`.
         - A `request` of kind "event" also looks into the mailbox in the same commit: the oldest event of its name and key emitted since the thread's
           start that this thread has not had is delivered at once (the events then hold a `delivered`).
-        - A `started` whose data holds `after` is refused as "overtaken" when an outcome of its operation stands after that position.
+        - A `started` whose data holds `after` is refused as "overtaken" when an outcome of its operation stands after that position; so is the
+          question about a call in doubt when an outcome of the call stands after `known`: nobody is asked about a known fact.
         - `selected` counts as progress: the wakes before this one are not counted as crashes any more.
         """
         ...
@@ -257,9 +258,9 @@ class Store(Protocol):
 
     async def control(self, thread_id: str, verb: ControlVerb, draft: Draft) -> bool:
         """Change a thread's status: pause (open → paused), resume (paused → open, wakes), retry (failed or open → open, wakes, forgets crashes),
-        cancel and close (→ cancelled, closed: the lease is taken away, open interrupts are withdrawn; cancel goes down to open children in the same
-        commit). hold and release_hold only write. False, and nothing written, where the thread is in that state already; Refused with its status
-        where the verb makes no sense."""
+        cancel and close (→ cancelled, closed: the lease is taken away, open interrupts are withdrawn, the parent hears of it as an error; cancel
+        goes down to open children in the same commit). hold and release_hold only write. False, and nothing written, where the thread is in that
+        state already; Refused with its status where the verb makes no sense."""
         ...
 
     async def decide(self, thread_id: str, seq: int, draft: Draft, *, digest: str | None, votes: int) -> Event:

@@ -37,6 +37,15 @@ def closed_as(event: Event | Draft) -> str | None:
     return closing_status(event) if event.kind in ("decision", "outcome", "delivered") else None
 
 
+def watched(draft: Draft, known: int) -> tuple[str | None, int] | None:
+    """An operation and a position: an outcome of it after there makes this draft pointless, a second start or a question about a call in doubt."""
+    if draft.kind == "started" and "after" in draft.data:
+        return draft.op, draft.data["after"]
+    if draft.kind == "request" and draft.data["kind"] == "in_doubt":
+        return draft.data.get("call"), known
+    return None
+
+
 def is_progress(event: Draft) -> bool:
     """Whether the wake that wrote this will not do it again: the crash count starts anew."""
     return event.kind in ("selected", "outcome")
@@ -62,6 +71,13 @@ def after_control(verb: ControlVerb, status: Status) -> Status:
     if status not in table[verb]:
         raise Refused(status)
     return table[verb][status]
+
+
+def stopped_child(request: int, status: str, control: Draft) -> Draft:
+    """What a parent hears of a child that somebody cancelled or closed; `request` is the position of the parent's request."""
+    reason = control.data.get("reason")
+    message = f"the child was {status}" + (f" by {control.by}" if control.by else "") + (f": {reason}" if reason else "")
+    return Draft("outcome", {"request": request, "error": {"type": status.capitalize(), "message": message}})
 
 
 def notice_of(event: Draft, status: str | None = None) -> NoticeName | None:

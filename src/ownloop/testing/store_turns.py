@@ -8,7 +8,7 @@ import pytest
 
 from .. import ids
 from ..events import Draft
-from ..stores.base import Fenced, NewThread
+from ..stores.base import ControlVerb, Fenced, NewThread
 from .store_fixtures import StoreFixtures
 from .store_scene import TTL, Scene, Wake, kinds
 
@@ -179,6 +179,17 @@ class TurnPromises(StoreFixtures):
         assert [(await scene.row(id)).status for id in (parent.id, child, grandchild)] == ["cancelled"] * 3
         with pytest.raises(Fenced, match="cancelled"):
             await below.started()
+
+    @pytest.mark.parametrize("verb", ["cancel", "close"])
+    async def test_a_parent_does_not_wait_for_ever_for_a_child_that_was_stopped(self, scene: Scene, verb: ControlVerb) -> None:
+        parent = await scene.wake()
+        seq, child = await self.spawn(parent)
+        await parent.release()
+        await scene.control(child, verb)
+        row = await scene.store.interrupt(parent.id, seq)
+        assert row is not None and row.status == "decided" and row.closing is not None
+        assert row.closing.data["error"]["type"] in ("Cancelled", "Closed")
+        assert parent.id in (await scene.store.runnable(["bot"], 10))[0]
 
     async def test_close_leaves_children_alone(self, scene: Scene) -> None:
         parent = await scene.wake()

@@ -11,7 +11,7 @@ from ... import ids
 from ...clock import micros
 from ...events import Draft, Event, Json
 from ..base import ENDED, Begun, Claim, ControlVerb, Fenced, NewThread, Pulse, Refused, ThreadRow
-from ..rules import MAIL_KEPT, after_control, closed_as, is_progress
+from ..rules import MAIL_KEPT, after_control, closed_as, is_progress, stopped_child, watched
 from .tables import Mail, Tables, Thread, transaction
 
 
@@ -101,7 +101,7 @@ class MemoryStore(Tables):
         thread = self._begin(thread_id, epoch, known, selecting)
         events: list[Event] = []
         for draft in drafts:
-            if draft.kind == "started" and "after" in draft.data and self._outcome(thread, draft, draft.data["after"]):
+            if (place := watched(draft, known)) is not None and self._outcome(thread, replace(draft, op=place[0]), place[1]):
                 raise Fenced("overtaken")
             event = self._append(thread, draft)
             events.append(event)
@@ -162,7 +162,6 @@ class MemoryStore(Tables):
         tell: Draft | None = None,
     ) -> bool:
         thread = self._begin(thread_id, epoch, known=1 << 62)
-        parent = self._threads.get(thread.row.parent[0]) if tell is not None and thread.row.parent is not None else None
         read = next((draft.data["read"] for draft in drafts if draft.kind == "turn_ended"), thread.row.head)
         goes_on = status == "done" and (
             any(event.kind == "message" for event in thread.events[read:])
@@ -179,11 +178,16 @@ class MemoryStore(Tables):
             due=due,
             released=epoch,
         )
-        if parent is not None and tell is not None and parent.interrupts[tell.data["request"]].status == "open" and parent.row.status not in ENDED:
-            parent = self._open(parent.row.id)
-            self._append(parent, tell, outside=True)
-            self._reopen(parent)
+        self._tell_parent(thread, tell)
         return goes_on
+
+    def _tell_parent(self, thread: Thread, tell: Draft | None) -> None:
+        parent = self._threads.get(thread.row.parent[0]) if tell is not None and thread.row.parent is not None else None
+        if parent is None or tell is None or parent.row.status in ENDED or parent.interrupts[tell.data["request"]].status != "open":
+            return
+        parent = self._open(parent.row.id)
+        self._append(parent, tell, outside=True)
+        self._reopen(parent)
 
     @staticmethod
     def _closes_one_of(thread: Thread, event: Event, steps: Collection[str]) -> bool:
@@ -258,6 +262,7 @@ class MemoryStore(Tables):
                 item.request.data["child"] for item in thread.interrupts.values() if item.status == "open" and item.request.data["kind"] == "child"
             ]
             self._withdraw(thread, lambda item: True)
+            self._tell_parent(thread, None if thread.row.parent is None else stopped_child(thread.row.parent[1], status, draft))
             for child in children if status == "cancelled" else []:
                 if child in self._threads and self._threads[child].row.status not in ENDED:
                     self._control(child, verb, replace(draft, data={**draft.data, "reason": f"its parent {thread_id} was cancelled"}))

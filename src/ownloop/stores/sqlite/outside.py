@@ -8,9 +8,10 @@ from dataclasses import replace
 from ... import ids
 from ...events import Draft, Event
 from ..base import ENDED, ControlVerb, NewThread, Refused
-from ..rules import after_control
+from ..rules import after_control, stopped_child
 from .codec import INTERRUPT_CODES, REQUEST_CODES, number_of, rows
 from .transaction import Row, Transaction
+from .wakes import tell_parent
 
 
 def create(tx: Transaction, new: NewThread) -> tuple[str, bool]:
@@ -100,6 +101,8 @@ def _end(tx: Transaction, row: Row, verb: ControlVerb, draft: Draft) -> None:
     query = f"SELECT seq FROM interrupts WHERE thread = ? AND status = 0 AND kind = {REQUEST_CODES['child']}"
     children = [tx.event(row, seq).data["child"] for (seq,) in rows(tx.db.execute(query, (row.place,)))]
     tx.withdraw(row, "1")
+    if row.parent_seq is not None:
+        tell_parent(tx, row, stopped_child(row.parent_seq, row.status, draft))
     for child in children if row.status == "cancelled" else []:
         below = tx.find(number_of(child))
         if below is not None and below.status not in ENDED:

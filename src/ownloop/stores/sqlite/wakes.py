@@ -11,7 +11,7 @@ from ... import ids
 from ...clock import micros
 from ...events import Draft, Event
 from ..base import ENDED, Begun, Claim, Fenced, NewThread, Pulse
-from ..rules import MAIL_KEPT, closed_as, is_progress
+from ..rules import MAIL_KEPT, closed_as, is_progress, watched
 from .codec import EVENT_CODES, EVENT_COLUMNS, INTERRUPT_CODES, REQUEST_CODES, event_of, number_of, rows, step_column
 from .mail import deliver
 from .transaction import Row, Transaction
@@ -59,7 +59,7 @@ def begin(tx: Transaction, thread_id: str, epoch: int, drafts: Sequence[Draft], 
     row = _open(tx, thread_id, epoch, known, selecting)
     events: list[Event] = []
     for draft in drafts:
-        if draft.kind == "started" and "after" in draft.data and tx.outcome(row, draft, draft.data["after"]):
+        if (place := watched(draft, known)) is not None and tx.outcome(row, replace(draft, op=place[0]), place[1]):
             raise Fenced("overtaken")
         event = tx.append(row, draft)
         events.append(event)
@@ -118,7 +118,7 @@ def finish(
     row.seen = min(read, seen) if goes_on else row.head
     row.due = None if due is None else micros(due)
     if tell is not None:
-        _tell_parent(tx, row, tell)
+        tell_parent(tx, row, tell)
     return goes_on
 
 
@@ -168,7 +168,7 @@ def _closed_after(tx: Transaction, row: Row, seq: int, steps: Collection[str]) -
     return False
 
 
-def _tell_parent(tx: Transaction, row: Row, tell: Draft) -> None:
+def tell_parent(tx: Transaction, row: Row, tell: Draft) -> None:
     parent = tx.find(row.parent)
     if parent is None or parent.status in ENDED or tx.status_of(parent, tell.data["request"]) != _OPEN:
         return
