@@ -17,25 +17,28 @@ from .clock import Clock, duration
 from .engines.base import Engine
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded
 from .events import Delta, Draft, Event, Json, Progress, sparse
-from .history import History, Usage, interrupt_of
+from .history import History, interrupt_of
 from .intents import Intent, by_name, members
 from .interrupts import Actor, Interrupt, Verb
 from .runner import Agent, Deps, Runner
-from .stores.base import ControlVerb, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadRow
+from .stores.base import ControlVerb, InterruptFilter, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadFilter, ThreadRow
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
 from .stores.streams import ProgressBoard, event_key, follow
 from .thread import Thread, only_suspends
-from .tools import ErrorInfo, Promise
-from .views import ThreadView, step_views
+from .tools import Promise
+from .views import ThreadView, thread_view
 from .wake import Setting
 
 H = TypeVar("H", bound=Callable[..., Any])
 Ref = str | tuple[str, str]
 """A thread: its id, or (agent, key)."""
+By = Actor | str | None
+Target = Ref | Callable[..., Any]
+On = type[Intent] | str | None
 
 STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
-ENGINES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.engines.embedded", "Embedded"), "sqlite": ("ownloop.engines.embedded", "Embedded")}
+ENGINES: Mapping[str, tuple[str, str]] = dict.fromkeys(STORES, ("ownloop.engines.embedded", "Embedded"))
 
 
 class AgentOptions(TypedDict, total=False):
@@ -217,9 +220,7 @@ class App:
         await self._wake(thread_id)
         return thread_id
 
-    async def send(
-        self, thread: Ref, text: str, *, by: Actor | str | None = None, dedupe: str | None = None, supersede: bool = False, tx: Any = None
-    ) -> Event:
+    async def send(self, thread: Ref, text: str, *, by: By = None, dedupe: str | None = None, supersede: bool = False, tx: Any = None) -> Event:
         """A message to one thread; the model reads it at the next step, and a done thread begins its next turn.
 
         Args:
@@ -229,7 +230,6 @@ class App:
         Raises:
             ThreadEnded: it was closed or cancelled.
         """
-        await self._open()
         thread_id = await self._id(thread)
         actor = None if by is None else Actor.of(by).id
         draft = Draft("message", {"text": self._redact(text)}, by=actor)
@@ -264,21 +264,19 @@ class App:
             return True
         return await self.store.emit(name, key, id, value)
 
-    async def hold(self, thread_or_agent: Ref | Callable[..., Any], *, on: type[Intent] | str | None = None, by: Actor | str | None = None) -> None:
+    async def hold(self, thread_or_agent: Target, *, on: On = None, by: By = None) -> None:
         """The operator's breakpoint: from now on the thread, or every thread of the agent, parks at a selection (`on`: of that intent), even
         where the program asks nobody. Decide the interrupt of kind "hold" to let it go on."""
         await self._hold(thread_or_agent, "hold", on, by)
 
-    async def release_hold(
-        self, thread_or_agent: Ref | Callable[..., Any], *, on: type[Intent] | str | None = None, by: Actor | str | None = None
-    ) -> None:
+    async def release_hold(self, thread_or_agent: Target, *, on: On = None, by: By = None) -> None:
         """Take breakpoints away: that on one intent, or all. What is parked already still waits for its decision."""
         await self._hold(thread_or_agent, "release_hold", on, by)
 
-    async def _hold(self, target: Any, verb: Literal["hold", "release_hold"], on: type[Intent] | str | None, by: Actor | str | None) -> None:
+    async def _hold(self, target: Any, verb: Literal["hold", "release_hold"], on: On, by: By) -> None:
         await self._open()
         intent = on if on is None or isinstance(on, str) else on.intent_name
-        is_thread = isinstance(target, tuple) or (isinstance(target, str) and ids.thread_number(target) is not None)
+        is_thread = isinstance(target, tuple) or (isinstance(target, str) and ids.is_thread(target))
         key = await self._id(target) if is_thread else f"agent:{self._agent_name(target)}"
         while True:
             record = await self.store.get("hold", key)
@@ -289,28 +287,27 @@ class App:
         if is_thread:
             await self._control(key, verb, by, "", {"on": intent})
 
-    async def pause(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+    async def pause(self, thread: Ref, *, by: By = None, reason: str = "") -> None:
         """Start nothing more in this thread until `resume`; a model call or a read in flight is cancelled, a tool with effects is not."""
         await self._control(thread, "pause", by, reason)
 
-    async def resume(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+    async def resume(self, thread: Ref, *, by: By = None, reason: str = "") -> None:
         """Go on after `pause`."""
         await self._control(thread, "resume", by, reason)
 
-    async def cancel(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+    async def cancel(self, thread: Ref, *, by: By = None, reason: str = "") -> None:
         """End the thread and its open children for good; what waits is withdrawn, what runs may finish and is recorded."""
         await self._control(thread, "cancel", by, reason)
 
-    async def retry(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+    async def retry(self, thread: Ref, *, by: By = None, reason: str = "") -> None:
         """Wake a failed thread again, after the fix."""
         await self._control(thread, "retry", by, reason)
 
-    async def close(self, thread: Ref, *, by: Actor | str | None = None, reason: str = "") -> None:
+    async def close(self, thread: Ref, *, by: By = None, reason: str = "") -> None:
         """End the thread for good, in order; nothing can be sent to it any more."""
         await self._control(thread, "close", by, reason)
 
-    async def _control(self, thread: Ref, verb: ControlVerb, by: Actor | str | None, reason: str, more: Mapping[str, Json] | None = None) -> None:
-        await self._open()
+    async def _control(self, thread: Ref, verb: ControlVerb, by: By, reason: str, more: Mapping[str, Json] | None = None) -> None:
         thread_id = await self._id(thread)
         data = {"verb": verb, **sparse(reason=self._redact(reason) or None), **(more or {})}
         try:
@@ -324,7 +321,6 @@ class App:
     async def fork(self, thread: Ref, *, before: str | None = None, key: str | None = None) -> str:
         """A new thread with a copy of the whole ended steps before a selection (`before`: a step id; default: all that have ended). Nothing open
         or started is copied; the new thread asks the model from there. Its id."""
-        await self._open()
         row = await self._row(thread)
         kept = forking.cut(row.id, await self.store.events(row.id), before)
         new = NewThread(row.agent, forking.renumbered(kept, row.id), key, row.context)
@@ -372,7 +368,6 @@ class App:
         return await self._decide(interrupt, "answer", by, value, note, None)
 
     async def _decide(self, interrupt: Interrupt | str, verb: Verb, by: Actor | str, value: Any, note: str, digest: str | None) -> Interrupt:
-        await self._open()
         actor, id = Actor.of(by), interrupt if isinstance(interrupt, str) else interrupt.id
         while True:
             row = await self._interrupt_row(id)
@@ -383,9 +378,9 @@ class App:
             try:
                 await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
             except Refused as refusal:
-                if refusal.why == "votes":
-                    continue
-                raise await self._undecided(id, refusal, digest) from None
+                if refusal.why == "expired":
+                    raise Expired(shown) from None
+                continue  # somebody was first: read again what it is now
             await self._wake(row.thread_id)
             return await self.interrupt(id)
 
@@ -398,20 +393,12 @@ class App:
         if digest is not None and digest != shown.digest:
             raise ArgumentsChanged(shown, digest)
 
-    async def _undecided(self, id: str, refusal: Refused, digest: str | None) -> Exception:
-        if refusal.why == "missing":
-            return NotFound("interrupt", id)
-        shown = await self.interrupt(id)
-        if refusal.why == "expired":
-            return Expired(shown)
-        return ArgumentsChanged(shown, digest or "") if refusal.why == "digest" else AlreadyDecided(shown)
-
     async def interrupt(self, id: str) -> Interrupt:
         """One interrupt by its id, whatever its status."""
-        await self._open()
         return await self._shown(await self._interrupt_row(id))
 
     async def _interrupt_row(self, id: str) -> InterruptRow:
+        await self._open()
         place = ids.interrupt_of(id)
         row = None if place is None else await self.store.interrupt(*place)
         if row is None:
@@ -432,50 +419,27 @@ class App:
 
     async def show(self, thread: Ref) -> ThreadView:
         """A thread with its whole log, its steps and its open interrupts."""
-        await self._open()
         row = await self._row(thread)
         events = await self.store.events(row.id)
-        history = History(row.id, events)
         interrupts = [await self._shown(one) for one in await self.store.interrupts(thread=row.id, limit=10_000)]
-        return _view(row, events=tuple(events), history=history, interrupts=tuple(interrupts))
+        return thread_view(row, events, interrupts)
 
-    async def threads(
-        self,
-        *,
-        agent: str | None = None,
-        status: str | None = None,
-        key: str | None = None,
-        context: Mapping[str, Any] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[ThreadView]:
+    async def threads(self, **filters: Unpack[ThreadFilter]) -> list[ThreadView]:
         """Threads, newest first, without their logs: `steps`, `interrupts` and `events` are empty here. `after`: the last id of the page before."""
         await self._open()
-        rows = await self.store.threads(agent=agent, status=status, key=key, context=context, limit=limit, after=after)
-        return [_view(row) for row in rows]
+        return [thread_view(row) for row in await self.store.threads(**filters)]
 
-    async def interrupts(
-        self,
-        *,
-        thread: Ref | None = None,
-        agent: str | None = None,
-        kind: str | None = None,
-        status: str | None = "open",
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[Interrupt]:
+    async def interrupts(self, *, thread: Ref | None = None, after: str | None = None, **filters: Unpack[InterruptFilter]) -> list[Interrupt]:
         """What waits, oldest first: for people, events, clocks and children. `after`: the last id of the page before; `status=None`: all."""
         await self._open()
-        thread_id = None if thread is None else await self._id(thread)
+        within = None if thread is None else await self._id(thread)
         place = None if after is None else ids.interrupt_of(after)
         if after is not None and place is None:
             raise NotFound("interrupt", after)
-        rows = await self.store.interrupts(thread=thread_id, agent=agent, kind=kind, status=status, limit=limit, after=place)
-        return [await self._shown(row) for row in rows]
+        return [await self._shown(row) for row in await self.store.interrupts(thread=within, after=place, **filters)]
 
     async def stream(self, thread: Ref, *, after: int = 0) -> AsyncIterator[Event | Delta | Progress]:
         """Events after a position, as they are committed by any process, and in between what streams. Ends with the thread."""
-        await self._open()
         thread_id = await self._id(thread)
         async for item in follow(self.store, thread_id, after, self._watch):
             yield item
@@ -516,31 +480,23 @@ class App:
             runner.end(wake)
 
     async def _id_or_new(self, thread_or_key: Ref) -> str:
-        if isinstance(thread_or_key, tuple) or ids.thread_number(thread_or_key) is not None:
+        if isinstance(thread_or_key, tuple) or ids.is_thread(thread_or_key):
             return await self._id(thread_or_key)
         thread_id, _ = await self.store.create(NewThread("", [Draft("input", {"input": None})], thread_or_key))
         return thread_id
 
     def on(self, name: NoticeName) -> Callable[[Listener], Listener]:
         """Register `async fn(notice)` for a kind of notice; told at least once, by any process that serves. See `Notice`."""
-
-        def register(listener: Listener) -> Listener:
-            self._outbox.add(name, listener)
-            return listener
-
-        return register
+        return partial(self._outbox.add, name)
 
     # ---- inside ----------------------------------------------------------------------------------------------------------------
 
     async def _id(self, thread: Ref) -> str:
-        if isinstance(thread, tuple):
-            found = await self.store.find(*thread)
-            if found is None:
-                raise NotFound("thread", thread)
-            return found
-        if ids.thread_number(thread) is None:
+        await self._open()
+        found = await self.store.find(*thread) if isinstance(thread, tuple) else thread if ids.is_thread(thread) else None
+        if found is None:
             raise NotFound("thread", thread)
-        return thread
+        return found
 
     async def _row(self, thread: Ref) -> ThreadRow:
         row = await self.store.thread(await self._id(thread))
@@ -569,26 +525,3 @@ def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
     made = getattr(import_module(module), name)
     store: Store = made(clock) if scheme == "memory" else made(url_or_store, clock)
     return store
-
-
-def _view(row: ThreadRow, *, events: tuple[Event, ...] = (), history: History | None = None, interrupts: tuple[Interrupt, ...] = ()) -> ThreadView:
-    end = row.last_end
-    error = None if end is None or end.kind != "failed" else end.data["error"]
-    result = end.data.get("value") if end is not None and end.kind == "turn_ended" else None
-    ended = row.turns if row.status in ("done", "closed") and row.turns else row.turns + 1
-    return ThreadView(
-        id=row.id,
-        agent=row.agent,
-        key=row.key,
-        status=row.status,
-        turn=ended,
-        result=result,
-        error=None if error is None or row.status != "failed" else ErrorInfo(error["type"], error["message"], error.get("where")),
-        context=row.context,
-        steps=tuple(step_views(history)) if history else (),
-        interrupts=interrupts,
-        events=events,
-        usage=history.counters.usage if history else Usage(),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

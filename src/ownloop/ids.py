@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import lru_cache
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
 _WIDTH = 13
@@ -14,11 +15,13 @@ def new_number() -> int:
     return (time.time_ns() // 1_000_000 << 21 | secrets.randbits(21)) & (1 << 63) - 1
 
 
+@lru_cache(maxsize=4096)
 def thread_id(number: int) -> str:
     """`thr_` and 13 characters."""
     return "thr_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (_WIDTH - 1), -1, -5))
 
 
+@lru_cache(maxsize=4096)
 def thread_number(id: str) -> int | None:
     """The number of a thread's id, or None if it is none."""
     body = id[4:].upper()
@@ -28,6 +31,11 @@ def thread_number(id: str) -> int | None:
     for char in body:
         number = number << 5 | _ALPHABET.index(char)
     return number if number < 1 << 63 else None
+
+
+def is_thread(id: str) -> bool:
+    """Whether it has the form of a thread's id."""
+    return thread_number(id) is not None
 
 
 def step_id(thread: str, step: int | str) -> str:

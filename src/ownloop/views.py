@@ -10,9 +10,9 @@ from typing import Literal
 from .events import Event, Json, sparse
 from .history import History, Op, Request, StepLog, StepStatus, Usage
 from .interrupts import Interrupt
+from .stores.base import Status, ThreadRow
 from .tools import ErrorInfo
 
-ThreadStatus = Literal["open", "paused", "done", "failed", "cancelled", "closed"]
 OperationState = Literal["done", "failed", "waiting", "running", "unknown", "expired", "superseded", "withdrawn"]
 
 _PREFIXES = {"run": "run", "ask": "question", "wait": "event", "sleep": "timer", "spawn": "child", "doubt": "in_doubt"}
@@ -58,7 +58,7 @@ class ThreadView:
     id: str
     agent: str
     key: str | None
-    status: ThreadStatus
+    status: Status
     turn: int
     result: Json
     error: ErrorInfo | None
@@ -69,6 +69,16 @@ class ThreadView:
     usage: Usage
     created_at: datetime
     updated_at: datetime
+
+
+def thread_view(row: ThreadRow, events: Sequence[Event] = (), interrupts: Sequence[Interrupt] = ()) -> ThreadView:
+    """A row as a view; with its log also its steps and what was used."""
+    history, end = History(row.id, events), row.last_end
+    result = end.data.get("value") if end is not None and end.kind == "turn_ended" else None
+    error = _error(end) if row.status == "failed" else None
+    turn = row.turns if row.status in ("done", "closed") and row.turns else row.turns + 1
+    shown = tuple(step_views(history)), tuple(interrupts), tuple(events), history.counters.usage
+    return ThreadView(row.id, row.agent, row.key, row.status, turn, result, error, row.context, *shown, row.created_at, row.updated_at)
 
 
 def step_views(history: History) -> list[StepView]:

@@ -43,8 +43,8 @@ def test_the_example_runs_as_a_program_and_tells_its_story(name: str, last_words
 # What a person may break in refunds.py: the words that go, those that come, and what a checker must name.
 BREAKS = {
     "a_missing_case": ("                case Done(message=message):\n                    return message\n", "", "Done"),
-    "a_field_that_is_not_there": ("case Refund(cents=cents):\n", "case Refund(cents=cents) if step.intent.amount:\n", "amount"),
-    "a_wrong_argument": ("run(thread.deps.pay)", "run(thread.deps.pay, cents)", "run"),
+    "a_field_that_is_not_there": ("if cents <= UNASKED_UP_TO or", "if step.intent.amount <= UNASKED_UP_TO or", '"amount"'),
+    "a_wrong_argument": ("run(thread.deps.pay)", "run(thread.deps.pay, cents, cents)", '"int"'),
 }
 
 

@@ -300,7 +300,7 @@ class Chaos:
     async def run(self) -> Any:
         await self.deploy()
         thread = await self.world.d.start("agent")
-        for turn in range(3_000):
+        for turn in range(1_500):
             view = await self.world.d.show(thread)
             if view.status in ("done", "failed"):
                 return view

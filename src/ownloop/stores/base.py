@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 from ..clock import Clock
 from ..events import Draft, Event, Json
@@ -146,6 +146,26 @@ class NoticeRow:
     interrupt_seq: int | None
     at: datetime
     tries: int
+
+
+class ThreadFilter(TypedDict, total=False):
+    """Which threads; `after` is the last id of the page before. See `Store.threads`."""
+
+    agent: str | None
+    status: str | None
+    key: str | None
+    context: Mapping[str, Json] | None
+    limit: int
+    after: str | None
+
+
+class InterruptFilter(TypedDict, total=False):
+    """Which interrupts. See `Store.interrupts`."""
+
+    agent: str | None
+    kind: str | None
+    status: str | None
+    limit: int
 
 
 class Store(Protocol):

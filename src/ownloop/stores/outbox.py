@@ -42,10 +42,11 @@ class Outbox:
         self._store = store
         self.listeners: dict[NoticeName, list[Listener]] = {}
 
-    def add(self, name: NoticeName, listener: Listener) -> None:
+    def add(self, name: NoticeName, listener: Listener) -> Listener:
         if name not in NAMES:
             raise ValueError(f"no notice is named {name!r}; choose from {', '.join(NAMES)}")
         self.listeners.setdefault(name, []).append(listener)
+        return listener
 
     async def subscribe(self) -> None:
         if self.listeners:
