@@ -89,12 +89,18 @@ def make_app(url: Any, clock: Any = None) -> App:
 
 
 async def story(folder: Path) -> None:
-    async with make_app(f"sqlite:///{folder / 'manager.db'}") as app:
+    app, asked = make_app(f"sqlite:///{folder / 'manager.db'}"), asyncio.Event()
+
+    @app.on("interrupt.opened")
+    async def told(notice: object) -> None:
+        asked.set()
+
+    async with app:
         thread = await app.start("manager", ["sqlite3", "asincio"])
-        while not (questions := await app.interrupts(kind="question")):
-            await asyncio.sleep(0.05)
-        print(f"a researcher asks: {questions[0].question}")
-        await app.answer(questions[0], "asyncio", by="mia")
+        await asked.wait()
+        (question,) = await app.interrupts(kind="question")
+        print(f"a researcher asks: {question.question}")
+        await app.answer(question, "asyncio", by="mia")
         await tell(app, thread, "turn_ended")
         print((await app.show(thread)).result)
 

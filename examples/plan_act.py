@@ -82,9 +82,9 @@ async def story(folder: Path) -> None:
         (question,) = await app.interrupts(thread=thread)
         await app.answer(question, "yes", by="mia")
         await tell(app, thread, "turn_ended", after=seen)
-    print(*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")))
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(story(Path(folder)))
+        print(*sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*.*")))

@@ -8,7 +8,7 @@ passes on what people say by HTTP, and the next agent, which goes on from the lo
 The listing: https://github.com/humanlayer/12-factor-agents, code under Apache-2.0 (`examples/seed_listing.txt` is the original).
 """
 
-# ruff: noqa: E701, W293  # the listing's own form
+# ruff: noqa: E701, RET508, W291, W293  # the listing's own form
 
 import asyncio
 import json

@@ -84,3 +84,13 @@ def test_what_it_points_at_exists() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {command.split()[1] for command in COMMANDS if command.startswith("make ")} <= set(targets)
+
+
+def test_the_layout_of_the_design_is_that_of_the_code() -> None:
+    picture = re.search(r"```\nsrc/ownloop/\n(.*?)\nexamples/", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert picture is not None
+    shown = [line.split()[0] for line in picture[1].splitlines()]
+    package = ROOT / "src" / "ownloop"
+    files = {path.name for path in package.glob("*.py")} - {"__main__.py"}
+    folders = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert set(shown) == files | folders

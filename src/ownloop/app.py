@@ -15,7 +15,7 @@ from . import deciding, forking, ids
 from .calls import is_async, model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
-from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded
+from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded, only_suspends
 from .events import Delta, Draft, Event, Json, Progress, sparse
 from .history import History, interrupt_of
 from .intents import Intent, by_name, members
@@ -25,7 +25,7 @@ from .stores.base import ControlVerb, InterruptFilter, InterruptRow, NewThread, 
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
 from .stores.streams import ProgressBoard, event_key, follow
-from .thread import Thread, only_suspends
+from .thread import Thread
 from .tools import Promise
 from .views import ThreadView, thread_view
 from .wake import Setting

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .errors import ProgramChanged, Suspend
+from .errors import ProgramChanged, Suspend, only_suspends
 from .events import Draft, Event, Json
 from .history import Op, Request, StepLog
 from .interrupts import ApprovalPolicy, Vote
@@ -124,7 +125,7 @@ class Branch:
         if request is not None and self._is_over(request, again):
             request = None
         if request is None:
-            if self.log.ended is not None:
+            if self.log.ended is not None or only_suspends(sys.exception()):  # a `finally` on the way out: what it asks comes later
                 raise self.suspend()
             events = await wake.begin(draft)
             request = self.log.requests[events[0].seq]

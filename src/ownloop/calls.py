@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -98,36 +98,28 @@ def _identify(
         kwargs = _from_intent(fn, intent)
     key = branch.key("run", promise.name, label)
     known = None if label is not None else digest([[_plain(arg) for arg in args], {name: _plain(arg) for name, arg in kwargs.items()}])[:16]
-    call = Run(branch, fn, args, kwargs, promise, returns, key, known)
-    return _after_an_edit(call) if _differs(call) else call
+    return _same_or_edited(Run(branch, fn, args, kwargs, promise, returns, key, known))
 
 
-def _differs(call: Run) -> bool:
-    op = call.op
-    recorded = None if op is None else op.started[-1] if op.started else op.outcome  # the digest stands where the arguments were first known
-    return recorded is not None and call.digest is not None and recorded.data.get("args", call.digest) != call.digest
-
-
-def _after_an_edit(call: Run) -> Run:
+def _same_or_edited(call: Run) -> Run:
     """Other arguments than the recorded ones: another operation if a person edited the call since, else the program changed."""
     op = call.op
-    assert op is not None
-    recorded = op.outcome or op.started[-1]
-    edits = [edit.seq for edit in call.branch.edits() if edit.seq > recorded.seq]
+    recorded = None if op is None else op.started[-1] if op.started else op.outcome  # the digest stands where the arguments were first known
+    if op is None or recorded is None or call.digest is None or recorded.data.get("args", call.digest) == call.digest:
+        return call
+    edits = [edit.seq for edit in call.branch.edits() if edit.seq > (op.outcome or recorded).seq]
     if edits and not op.in_doubt:
         return replace(call, key=f"{call.key}~{edits[-1]}")
+    what = f"{call.key} is recorded with other arguments than the program passes now"
     raise ProgramChanged(
-        call.step_id,
-        f"{call.key} is recorded with other arguments than the program passes now",
-        "pass the same arguments on every wake, or name operations that move: step.named(name).run(…); then retry the thread",
+        call.step_id, what, "pass the same arguments on every wake, or name operations that move: step.named(name).run(…); then retry"
     )
 
 
 def _from_intent(fn: Callable[..., Any], intent: Intent) -> dict[str, Any]:
     """The function's parameters from the intent's fields of the same names."""
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):  # a builtin without a signature
+    parameters = _parameters(fn)
+    if parameters is None:
         return {}
     fields = {name: getattr(intent, name) for name in type(intent).model_fields}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -140,6 +132,14 @@ def _from_intent(fn: Callable[..., Any], intent: Intent) -> dict[str, Any]:
             "rename the parameter, or pass the arguments: step.run(fn, …)"
         )
     return {one.name: fields[one.name] for one in named if one.name in fields}
+
+
+@lru_cache(maxsize=1024)
+def _parameters(fn: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
+    try:
+        return tuple(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # a builtin without a signature
+        return None
 
 
 def _plain(value: object) -> Json:
@@ -158,11 +158,9 @@ async def _check_unread(call: Run) -> None:
         await asyncio.sleep(0)
     call.branch.check_nothing_unread()
     if (passed := _unread(call)) and not call.promise.reads:
-        raise ProgramChanged(
-            call.step_id,
-            f"{call.key} would start, but {passed[0]} is recorded and this program did not read it",
-            "keep the operations of an open step in order, or name those that move or run side by side: step.named(name).run(…); then retry",
-        )
+        what = f"{call.key} would start, but {passed[0]} is recorded and this program did not read it"
+        cure = "keep the operations of an open step in order, or name those that move or run side by side: step.named(name).run(…); then retry"
+        raise ProgramChanged(call.step_id, what, cure)
 
 
 def _unread(call: Run) -> list[str]:
@@ -224,14 +222,15 @@ async def _attempt(call: Run) -> Any:
     try:
         if promise.reads:
             return await wake.interruptible(_within(call, promise.timeout))
+        if promise.timeout is None:  # this task is the call's own: nothing cuts it
+            return await _invoke(call)
         return await _let_go_after(call, asyncio.ensure_future(_invoke(call)), promise.timeout)
     except _NotStarted as refusal:
         return refusal
     except asyncio.CancelledError as error:
         return _Trouble(_error(call, error), is_unknown=not promise.reads, is_cut=True)
     except Exception as error:
-        is_unknown = not promise.reads and isinstance(error, promise.unknown_on)
-        return _Trouble(_error(call, error), is_unknown=is_unknown)
+        return _Trouble(_error(call, error), is_unknown=not promise.reads and isinstance(error, promise.unknown_on))
 
 
 def _error(call: Run, error: BaseException) -> Json:
@@ -243,14 +242,13 @@ async def _within(call: Run, timeout: timedelta | None) -> Any:
         return await _invoke(call)
 
 
-async def _let_go_after(call: Run, task: asyncio.Task[Any], timeout: timedelta | None) -> Any:
+async def _let_go_after(call: Run, task: asyncio.Task[Any], timeout: timedelta) -> Any:
     """The result, or a `_Trouble` once the time is up; the call itself goes on and its outcome is still taken."""
-    done, _ = await asyncio.wait({task}, timeout=None if timeout is None else timeout.total_seconds())
+    done, _ = await asyncio.wait({task}, timeout=timeout.total_seconds())
     if done:
         return task.result()
     call.branch.wake.loosen(asyncio.ensure_future(_afterwards(call, task)))
-    message = f"no answer within {timeout}; it may still happen"
-    return _Trouble({"type": "TimeoutError", "message": message}, is_unknown=True)
+    return _Trouble({"type": "TimeoutError", "message": f"no answer within {timeout}; it may still happen"}, is_unknown=True)
 
 
 async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
@@ -283,7 +281,7 @@ async def _invoke(call: Run) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-@cache
+@lru_cache(maxsize=1024)
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling it gives something to await."""
     inner = inspect.unwrap(fn.func if isinstance(fn, partial) else fn)
@@ -295,9 +293,9 @@ def is_async(fn: Callable[..., Any]) -> bool:
 
 async def _record(call: Run, result: Any, started: int | None) -> Event:
     data = result.to_json() if isinstance(result, _Trouble) else _written(call, result)
-    marks = {"args": call.digest} if call.promise.reads and call.digest else {}
-    flags = sparse(reads=call.promise.reads or None, judge=call.promise.judges or None)
-    event = await call.branch.wake.fact(Draft("outcome", {**data, **marks, **flags}, call.step_id, call.key), started=started)
+    reads = call.promise.reads or None
+    marks = sparse(args=call.digest if reads else None, reads=reads, judge=call.promise.judges or None)
+    event = await call.branch.wake.fact(Draft("outcome", {**data, **marks}, call.step_id, call.key), started=started)
     return call.branch.log.ops[call.key].outcome or event
 
 
@@ -334,11 +332,8 @@ def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> A
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise ProgramChanged(step_id, f"what {what} recorded is no {adapter_name(adapter)} any more ({where}: {first['msg']})") from None
-
-
-def adapter_name(adapter: TypeAdapter[Any]) -> str:
-    return getattr(adapter._type, "__name__", None) or str(adapter._type)
+        name = getattr(adapter._type, "__name__", None) or str(adapter._type)
+        raise ProgramChanged(step_id, f"what {what} recorded is no {name} any more ({where}: {first['msg']})") from None
 
 
 def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
@@ -353,7 +348,7 @@ def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
     return _adapter_of(getattr(target, "__func__", target))
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _adapter_of(target: Callable[..., Any]) -> TypeAdapter[Any]:
     if isinstance(target, type):
         return type_adapter(target, f"{target.__name__}(…)")
@@ -379,8 +374,8 @@ def error_json(error: BaseException) -> dict[str, Json]:
     """A failure for the log: type, message, the innermost frame of the user's own code; the traceback is for people, not for prompts."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).parent)
-    own = [frame for frame in frames if not frame.filename.startswith((package, "<")) and "site-packages" not in frame.filename]
-    own = [frame for frame in own if "/asyncio/" not in frame.filename and not frame.filename.endswith("threading.py")]
+    foreign = ("site-packages", "/asyncio/", "threading.py")
+    own = [one for one in frames if not one.filename.startswith((package, "<")) and not any(part in one.filename for part in foreign)]
     text = "".join(traceback.format_exception(error))
     return {
         "type": type(error).__name__,
@@ -402,15 +397,10 @@ def _message(error: BaseException) -> str:
 async def _unknown(call: Run, trouble: _Trouble) -> Event:
     """A start of this wake whose outcome is unknown. A verify that says "not happened" makes it a plain failure."""
     op = call.branch.log.ops[call.key]
-    policy = call.promise.in_doubt
-    if policy == "retry":
+    if call.promise.in_doubt == "retry":
         return await _record(call, trouble, op.started[0].seq)
-    if callable(policy) and isinstance(await _verify(call), NotHappened):
-        return await _record(call, replace(trouble, is_unknown=False), op.started[0].seq)
     known = await _resolve(call, op, f"{trouble.error['type']}: {trouble.error['message']}")
-    if known is None:  # a person said, in an earlier wake, that it did not happen
-        return await _record(call, replace(trouble, is_unknown=False), op.started[0].seq)
-    return known
+    return known or await _record(call, replace(trouble, is_unknown=False), op.started[0].seq)
 
 
 async def _resolve(call: Run, op: Op, why: str) -> Event | None:
@@ -463,9 +453,7 @@ async def ask_if_happened(branch: Branch, op: Op, why: str, returns: TypeAdapter
     if closing is None:
         raise branch.suspend()
     answer = closing.data["value"]
-    if not answer["happened"]:
-        return None
-    return await _conclude(branch, op, {"value": answer.get("value")}, by=closing.by)
+    return await _conclude(branch, op, {"value": answer.get("value")}, by=closing.by) if answer["happened"] else None
 
 
 def _result_schema(returns: TypeAdapter[Any] | None) -> Json:
@@ -475,8 +463,7 @@ def _result_schema(returns: TypeAdapter[Any] | None) -> Json:
 
 
 async def _conclude(branch: Branch, op: Op, data: Mapping[str, Json], by: str | None = None) -> Event:
-    draft = Draft("outcome", data, branch.log.id, op.key, by)
-    event = await branch.wake.fact(draft, started=op.started[0].seq)
+    event = await branch.wake.fact(Draft("outcome", data, branch.log.id, op.key, by), started=op.started[0].seq)
     return op.outcome or event
 
 

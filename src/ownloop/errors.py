@@ -23,6 +23,13 @@ class Suspend(BaseException):
     """
 
 
+def only_suspends(error: BaseException | None) -> bool:
+    """A Suspend, or a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(only_suspends(one) for one in error.exceptions)
+    return isinstance(error, Suspend)
+
+
 # ---- decisions -------------------------------------------------------------------------------------------------------------
 
 

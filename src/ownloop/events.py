@@ -112,6 +112,8 @@ def to_json(value: object) -> Json:
     Raises:
         ValueError: for what has no JSON form (an open file, NaN, a class of your own without fields).
     """
+    if value is None or type(value) in (bool, int) or (type(value) is str and value.isascii()):
+        return value  # the usual argument and result
     plain = to_jsonable_python(value, inf_nan_mode="constants")
     canonical(plain)  # refuses NaN and infinities, which JSON does not have
     return plain

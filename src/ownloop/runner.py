@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from .calls import error_json
-from .errors import OwnloopError, StoreError, Suspend
+from .errors import OwnloopError, StoreError, Suspend, only_suspends
 from .events import Draft, Json, to_json
 from .history import History
 from .intents import Intent, names_in_reach
 from .step import Agents
 from .stores.base import Claim, Fenced
-from .thread import Thread, only_suspends
+from .thread import Thread
 from .wake import Setting, Wake
 
 log = logging.getLogger("ownloop")

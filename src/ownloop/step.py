@@ -173,7 +173,8 @@ class Step(Generic[I]):
 
     async def _schema(self) -> str | None:
         """The digest of the arguments' JSON Schema, stored once, so that any process can check an edit."""
-        intent = self._agents.intents.get(self.name) if self._given is None else type(self._given)
+        named = None if self._branch.log.is_named else self._agents.intents.get(self.name)
+        intent = type(self._given) if self._given is not None else named
         if intent is None:
             selected = self._branch.log.selected
             return None if selected is None else selected.data.get("schema")

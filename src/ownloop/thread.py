@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from . import calls, ids, selection, waits
 from .branch import Branch
-from .errors import CallNoLongerValid, StepIgnored, Suspend, TwoLoops
+from .errors import CallNoLongerValid, StepIgnored, TwoLoops, only_suspends
 from .events import Draft, Event, Json, sparse
 from .history import Events, StepLog, Usage
 from .intents import Intent, UnknownIntent, arguments_of, by_name, find_intents, load_intent
@@ -362,13 +362,6 @@ class _Branches(Generic[T]):
             if any(closing is not None and closing.seq > branch.upto and closing.seq not in wake.history.own for closing in closings):
                 self._parked.discard(step_id)
                 self._tasks[asyncio.ensure_future(self._enter(self._thread._again(step_id)))] = step_id
-
-
-def only_suspends(error: BaseException) -> bool:
-    """A Suspend, or a group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(only_suspends(one) for one in error.exceptions)
-    return isinstance(error, Suspend)
 
 
 async def _text(work: Awaitable[str]) -> str:

@@ -1,10 +1,12 @@
-"""What stands outside the agent in runs of crash_everywhere: one folder a run, kept over the deaths of the process."""
+"""What stands outside the agents: where the examples are, and in runs of crash_everywhere one folder a run, kept over the deaths."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Folders:

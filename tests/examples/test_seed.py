@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import seed
 import webhooks
-from conftest import ROOT
+from outside import ROOT
 
 from ownloop import App
 from ownloop.testing import FakeClock, drive
@@ -59,7 +59,13 @@ def test_at_most_eight_lines_of_the_listing_are_changed() -> None:
 def test_the_listing_keeps_its_names_its_comments_and_its_breaks() -> None:
     ours, theirs = "\n".join(seed_diff.executed()), "\n".join(seed_diff.listing())
     assert ours.count("break\n") + ours.endswith("break") == theirs.count("break\n") + theirs.endswith("break") == 2
-    for name in ("handle_next_step", "determine_next_step(thread_to_prompt(thread))", "'request_clarification'", "'fetch_open_issues'", "'create_issue'"):
+    for name in (
+        "handle_next_step",
+        "determine_next_step(thread_to_prompt(thread))",
+        "'request_clarification'",
+        "'fetch_open_issues'",
+        "'create_issue'",
+    ):
         assert name in ours
         assert name in theirs
     assert [line for line in seed_diff.executed() if "#" in line] == [line for line in seed_diff.listing() if "#" in line]

@@ -17,7 +17,7 @@ from ownloop.tools import Happened, NotHappened
 
 KILLS = 200
 THREADS = 60
-STEPS = 12
+STEPS = 20
 
 
 async def test_two_hundred_kills_lose_no_selection_and_repeat_no_effect_in_silence(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ async def test_two_hundred_kills_lose_no_selection_and_repeat_no_effect_in_silen
             poisoned += await _retry(app)
         unfinished = len(await app.threads(status="open", limit=THREADS))
         nursery.tell(worker)
-        nursery.says("ready")
+        last = int(nursery.says("ready"))
 
         async def all_done() -> bool:
             nonlocal asked, poisoned
@@ -47,6 +47,7 @@ async def test_two_hundred_kills_lose_no_selection_and_repeat_no_effect_in_silen
             return len(await app.threads(status="done", limit=THREADS)) == THREADS
 
         await apart.until(all_done, "every thread is done", 60)
+        os.kill(last, signal.SIGKILL)
     print(f"{KILLS} kills with {THREADS - unfinished} of {THREADS} threads done before the last: asked {asked} times, poisoned {poisoned} times")
     effects = Counter(line.rsplit(" ", 1)[0] for line in apart.lines(path))
     assert effects == {f"{thread} {number}": 1 for thread in threads for number in range(STEPS)}

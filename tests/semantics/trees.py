@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import strategies as st
 from worlds import Died, World
 
 from ownloop import Happened, Intent, NotHappened, Thread, current_call, tool
-from ownloop.errors import OwnloopError
+from ownloop.errors import AlreadyDecided, Expired, ThreadEnded
 from ownloop.interrupts import Actor, Interrupt
 
 Op = list[Any]
@@ -68,27 +69,12 @@ def approvals(plan: Any) -> int:
     return (plan[:1] == ["approve"]) + sum(approvals(part) for part in plan)
 
 
-def verdict(op: Op, plan: list[Op]) -> str:
-    """How people decide this approval; an edit asks the step's other approvals anew, so it is tried where it is the only one."""
-    return "grant" if op[2] == "edit" and (approvals(plan) > 1 or within(plan, op[1])) else str(op[2])
+def verdict(op: Op, plan: list[Op] | None) -> str:
+    """How people decide this approval; an edit asks the step's other approvals anew, so it is tried where it is the only one.
 
-
-def within(plan: Any, number: int) -> bool:
-    """Whether the approval stands in a child or a named step, which have no arguments to edit."""
-    return any(
-        part[0] in ("child", "named") and any_number(part[2:], number) or (part[0] not in ("child", "named") and any(within(one, number) for one in lists(part)))
-        for part in plan
-    )
-
-
-def lists(op: Op) -> list[Any]:
-    return [part for part in op[2:] if isinstance(part, list)]
-
-
-def any_number(tree: Any, number: int) -> bool:
-    if not isinstance(tree, list):
-        return False
-    return (len(tree) > 1 and tree[0] == "approve" and tree[1] == number) or any(any_number(part, number) for part in tree)
+    Children and named steps (plan None) have no arguments to edit.
+    """
+    return "grant" if op[2] == "edit" and (plan is None or approvals(plan) > 1) else str(op[2])
 
 
 # ---- the reference: plain Python ---------------------------------------------------------------------------------------------
@@ -100,10 +86,10 @@ class Plain:
     def __init__(self) -> None:
         self.strands: dict[str, list[int]] = {}
 
-    def all(self, plan: list[Op], strand: str, whole: list[Op]) -> list[Any]:
+    def all(self, plan: list[Op], strand: str, whole: list[Op] | None) -> list[Any]:
         return [self.one(op, strand, whole) for op in plan]
 
-    def one(self, op: Op, strand: str, whole: list[Op]) -> Any:
+    def one(self, op: Op, strand: str, whole: list[Op] | None) -> Any:
         kind, number, *rest = op
         match kind:
             case "effect" | "verify":
@@ -114,12 +100,12 @@ class Plain:
             case "finally":
                 return [self.all(rest[0], strand, whole), self.all(rest[1], strand, whole)]
             case "named" | "child":
-                return self.all(rest[0], f"{kind} {number}", rest[0])
+                return self.all(rest[0], f"{kind} {number}", None)
             case "approve":
                 return self.approve(op, strand, whole)
         return VALUES[kind](number)
 
-    def approve(self, op: Op, strand: str, whole: list[Op]) -> Any:
+    def approve(self, op: Op, strand: str, whole: list[Op] | None) -> Any:
         said = verdict(op, whole)
         return ["rejected"] if said == "reject" else [said == "edit", self.all(op[3], strand, whole)]
 
@@ -179,12 +165,12 @@ class Durable:
 
     async def child(self, thread: Thread[Any]) -> Any:
         number, plan = thread.input
-        return await self.all(thread, thread.step("work"), plan, f"child {number}", plan)
+        return await self.all(thread, thread.step("work"), plan, f"child {number}", None)
 
-    async def all(self, thread: Any, step: Any, plan: list[Op], strand: str, whole: list[Op]) -> list[Any]:
+    async def all(self, thread: Any, step: Any, plan: list[Op], strand: str, whole: list[Op] | None) -> list[Any]:
         return [await self.one(thread, step, op, strand, whole) for op in plan]
 
-    async def one(self, thread: Any, step: Any, op: Op, strand: str, whole: list[Op]) -> Any:
+    async def one(self, thread: Any, step: Any, op: Op, strand: str, whole: list[Op] | None) -> Any:
         kind, number, *rest = op
         match kind:
             case "gather":
@@ -200,14 +186,14 @@ class Durable:
                     after = await self.all(thread, step, rest[1], strand, whole)
                 return [before, after]
             case "named":
-                return await self.all(thread, thread.step(f"named {number}"), rest[0], f"named {number}", rest[0])
+                return await self.all(thread, thread.step(f"named {number}"), rest[0], f"named {number}", None)
             case "child":
                 return (await step.join(await step.spawn("child", [number, rest[0]])))[0].value
             case "approve":
                 return await self.approve(thread, step, op, strand, whole)
         return await self.leaf(thread, step, kind, number, strand)
 
-    async def approve(self, thread: Any, step: Any, op: Op, strand: str, whole: list[Op]) -> Any:
+    async def approve(self, thread: Any, step: Any, op: Op, strand: str, whole: list[Op] | None) -> Any:
         people = f"{op[1]} {verdict(op, whole)}"
         quorum = 2 if op[2] == "quorum" else 1
         if not await step.approved(by=people, quorum=quorum):
@@ -331,9 +317,10 @@ class Chaos:
             self.paused = False
             await d.resume(thread)
         elif dice < 0.05 and not calm:
-            self.paused = True
             self.disturbed += 1
-            await d.pause(thread)
+            with suppress(ThreadEnded):  # it may just be done
+                await d.pause(thread)
+                self.paused = True
         elif dice < 0.1 and not calm:
             await d.send(thread, "chatter")
         elif dice < 0.3:
@@ -344,11 +331,8 @@ class Chaos:
             await self.answer(self.random.choice(waiting))
 
     async def answer(self, one: Interrupt) -> None:
-        try:
+        with suppress(AlreadyDecided, Expired):  # a fact, the clock or the end of a turn was first
             await self._answer(one)
-        except OwnloopError:  # somebody, or the clock, or the end of a turn, was first
-            if one.kind not in ("in_doubt", "approval", "question", "event"):
-                raise
 
     async def _answer(self, one: Interrupt) -> None:
         d = self.world.d
