@@ -56,10 +56,10 @@ class Demo:
         self.say(("agent       ", "dim"), "examples/deploybot.py", ("  rules decide; no model here, any fits in", "dim"))
         self.say(("store       ", "dim"), self.store)
         await self.approval()
-        await self.death("2  The worker is killed after the deployment, before anybody wrote down that it happened", "v1.11.0", "after")
-        await self.death("3  The worker is killed in the deployment, before it took effect", "v1.12.0", "before")
+        await self.death("2  Killed after the deployment, before anybody wrote down that it happened", "v1.11.0", "after")
+        await self.death("3  Killed in the deployment, before it took effect", "v1.12.0", "before")
         self.say()
-        self.say(("Next: ", "bold"), "README.md · examples/deploybot.py, where the loop is 15 lines · docs/design.md")
+        self.say(("Next: ", "bold"), "README.md · examples/deploybot.py (a loop of 15 lines) · docs/design.md")
 
     # ---- 1: between the selection and the invocation ---------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class Demo:
         user = name_of_user()
         command = [short(sys.executable), "-m", "ownloop", "decide", waiting.id, "approve", "--as", user, "--group", MANAGERS, "--store", self.store]
         self.say()
-        self.say("  Nothing is deployed, and nothing is held in memory: the thread is rows in the store.")
+        self.say("  Nothing is deployed. Nothing is held in memory: the thread is rows on disk.")
         self.say("  It can wait for days. Answer from another terminal:")
         self.say()
         self.say(("" if Path.cwd() == HERE else f"    cd {shlex.quote(str(HERE))}\n") + "    " + shlex.join(command))
@@ -137,17 +137,15 @@ class Demo:
             os.kill(worker.pid, signal.SIGKILL)
             await asyncio.to_thread(worker.wait)
         self.say()
-        why = "and the log does not know it" if moment == "after" else f"still: {tag} is checked out, and nothing points at it"
+        why = "and the log does not know it" if moment == "after" else f"still: {tag} is not in place"
         self.say(("  kill -9 ", "bold red"), str(worker.pid), f"  production {self.standing()}, ", (why, "red"))
         with self.worker("never") as worker:
-            self.say(
-                ("  worker  ", "bold"), str(worker.pid), f"  a new process; the dead one's lease ends within {LEASE}, then verify looks what happened"
-            )
+            self.say(("  worker  ", "bold"), str(worker.pid), f"  takes over when the dead one's lease ends ({LEASE}); verify looks")
             self.say()
             async for _ in events:
                 pass
             starts = sum(event.kind == "started" for event in (await app.show(thread)).events)
-            again = "started once" if starts == 1 else f"started {starts} times under one key, as the first had done nothing"
+            again = "started once" if starts == 1 else f"started {starts} times, under one key"
             self.stands(f"{self.made() - before} release made, {again}")
         await app.aclose()
 
@@ -189,7 +187,7 @@ class Demo:
 
     def stands(self, more: str = "") -> None:
         self.say()
-        self.say(("  production ", "bold"), self.standing(), f"   {more}" if more else "")
+        self.say(("  production ", "bold"), self.standing(), f": {more}" if more else "")
 
     # ---- making ----------------------------------------------------------------------------------------------------------------
 

@@ -89,18 +89,16 @@ def make_app(url: Any, clock: Any = None) -> App:
 
 
 async def story(folder: Path) -> None:
-    app, asked = make_app(f"sqlite:///{folder / 'manager.db'}"), asyncio.Event()
+    app = make_app(f"sqlite:///{folder / 'manager.db'}")
 
     @app.on("interrupt.opened")
-    async def told(notice: object) -> None:
-        asked.set()
+    async def mia(notice: object) -> None:
+        for question in await app.interrupts(kind="question"):
+            print(f"a researcher asks: {question.question}")
+            await app.answer(question, "asyncio", by="mia")
 
     async with app:
         thread = await app.start("manager", ["sqlite3", "asincio"])
-        await asked.wait()
-        (question,) = await app.interrupts(kind="question")
-        print(f"a researcher asks: {question.question}")
-        await app.answer(question, "asyncio", by="mia")
         await tell(app, thread, "turn_ended")
         print((await app.show(thread)).result)
 

@@ -46,7 +46,7 @@ def test_without_a_terminal_it_says_so_answers_itself_and_cleans_up(environment:
     assert "as verify said" in killed
     assert "1 release made, started once" in killed
     assert "production stands at v1.11.0, still" in again
-    assert "1 release made, started 2 times under one key" in again
+    assert "1 release made, started 2 times, under one key" in again
     assert left_behind(environment) == []
 
 
@@ -87,7 +87,7 @@ def test_a_refusal_at_the_prompt_deploys_nothing_and_the_demo_goes_on(environmen
     os.write(terminal.fd, b"n\n")
     terminal.read_until(r"refused v1\.10\.0 to production \(not now\)")
     terminal.read_until(r"is empty")
-    terminal.read_until(r"2  The worker is killed")
+    terminal.read_until(r"2  Killed after")
     terminal.stop()
 
 
@@ -98,7 +98,7 @@ def test_an_answer_from_another_terminal_ends_the_prompt(environment: dict[str, 
     asyncio.run(approve(command[2].strip("'"), command[1]))
     terminal.read_until(r"\[y/n\] \r\n")
     assert "mia" in terminal.read_until(r"approved.*")[0]
-    terminal.read_until(r"2  The worker is killed")
+    terminal.read_until(r"2  Killed after")
     terminal.stop()
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .errors import ProgramChanged, Suspend, only_suspends
+from .errors import ProgramChanged, Suspend, is_unwinding
 from .events import Draft, Event, Json
 from .history import Op, Request, StepLog
 from .interrupts import ApprovalPolicy, Vote
 from .wake import Wake
 
 GRANTED = ("approved", "edited")
+MOMENT = 25
+"""Turns of the event loop in which siblings of a `gather` can read what is recorded for them."""
 Again = Literal["never", "at once", "after a retry"]
 
 
@@ -80,22 +82,31 @@ class Branch:
 
     def check_may_start(self) -> None:
         """Nothing starts in a step that waits, or that a message superseded."""
-        if self.waiting or self.log.ended is not None:
+        if self.waiting or self.log.ended is not None or is_unwinding():
             raise self.suspend()
 
-    def check_nothing_unread(self) -> None:
+    async def check_nothing_unread(self) -> None:
         """No function starts in a step that holds an approval which is not granted, or a call in doubt, that this hand-out has not read.
+
+        Siblings of a `gather` get a moment to read theirs.
 
         Raises:
             ProgramChanged: the program went another way than the log.
         """
+        for _ in range(MOMENT):
+            if self._unread() is None:
+                return
+            await asyncio.sleep(0)
+        if (what := self._unread()) is not None:
+            raise ProgramChanged(self.log.id, f"{what}, and this program passed it by")
+
+    def _unread(self) -> str | None:
         for request in self.log.requests.values():
             if request.kind in ("approval", "result") and request.event.op not in self.met and not self._is_granted(request):
                 state = "open" if self.wake.history.closing(request, self.upto) is None else request.event.data["kind"] + " and not granted"
-                raise ProgramChanged(self.log.id, f"{request.event.op} is {state}, and this program passed it by")
-        for op in self.log.doubts():
-            if op.key not in self.met and (self.log.id, op.key) not in self.wake.live:
-                raise ProgramChanged(self.log.id, f"{op.key} may have happened, and this program passed it by")
+                return f"{request.event.op} is {state}"
+        doubts = (op.key for op in self.log.doubts() if op.key not in self.met and (self.log.id, op.key) not in self.wake.live)
+        return next((f"{key} may have happened" for key in doubts), None)
 
     def _is_granted(self, request: Request) -> bool:
         if request.status in ("superseded", "withdrawn"):
@@ -125,7 +136,7 @@ class Branch:
         if request is not None and self._is_over(request, again):
             request = None
         if request is None:
-            if self.log.ended is not None or only_suspends(sys.exception()):  # a `finally` on the way out: what it asks comes later
+            if self.log.ended is not None:
                 raise self.suspend()
             events = await wake.begin(draft)
             request = self.log.requests[events[0].seq]

@@ -19,7 +19,7 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from .branch import Branch
+from .branch import MOMENT, Branch
 from .errors import CallNoLongerValid, ProgramChanged
 from .events import Draft, Event, Json, clip, digest, sparse, to_json
 from .history import Op
@@ -82,6 +82,7 @@ async def run(
         if known is not None:
             return _outcome(known, call)
     await _check_unread(call)
+    branch.check_may_start()
     return _outcome(await _start(call), call)
 
 
@@ -152,11 +153,11 @@ def _plain(value: object) -> Json:
 
 async def _check_unread(call: Run) -> None:
     """Raise `ProgramChanged` if the log holds something that this hand-out passed by. Siblings of a `gather` get a moment to read theirs."""
-    for _ in range(3):
+    await call.branch.check_nothing_unread()
+    for _ in range(MOMENT):
         if not _unread(call):
             break
         await asyncio.sleep(0)
-    call.branch.check_nothing_unread()
     if (passed := _unread(call)) and not call.promise.reads:
         what = f"{call.key} would start, but {passed[0]} is recorded and this program did not read it"
         cure = "keep the operations of an open step in order, or name those that move or run side by side: step.named(name).run(…); then retry"
@@ -172,21 +173,21 @@ def _unread(call: Run) -> list[str]:
 
 
 async def _start(call: Run) -> Event:
-    """Record `started` (unless the function only reads), call it, record its outcome."""
-    wake, branch = call.branch.wake, call.branch
-    started: Event | None = None
-    if not call.promise.reads:
-        before = branch.log.ops[call.key].started if call.key in branch.log.ops else []
-        policy = call.promise.in_doubt if call.promise.in_doubt in ("retry", "fail") else None
-        data = sparse(args=call.digest, in_doubt=policy, after=before[-1].seq if before else None)
-        started = (await wake.begin(Draft("started", data, call.step_id, call.key)))[0]
-    task = wake.launch(call.step_id, call.key, _perform(call, started))
-    return await asyncio.shield(task)
+    """Record `started`, call it, record its outcome; a branch that is cancelled in the middle of it changes nothing."""
+    return await asyncio.shield(call.branch.wake.launch(call.step_id, call.key, _perform(call)))
 
 
-async def _perform(call: Run, started: Event | None) -> Event:
-    """All tries of one start, until an event says what became of it. Raises Suspend where only a person can."""
+async def _record_start(call: Run) -> Event:
+    op = call.branch.log.ops.get(call.key)
+    policy = call.promise.in_doubt if call.promise.in_doubt in ("retry", "fail") else None
+    data = sparse(args=call.digest, in_doubt=policy, after=op.started[-1].seq if op is not None and op.started else None)
+    return (await call.branch.wake.begin(Draft("started", data, call.step_id, call.key)))[0]
+
+
+async def _perform(call: Run) -> Event:
+    """One start and all its tries, until an event says what became of it. Raises Suspend where only a person can."""
     wake, tries = call.branch.wake, 0
+    started = None if call.promise.reads else await _record_start(call)
     first = None if started is None else call.branch.log.ops[call.key].started[0].seq
     while True:
         result = await _attempt(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,11 @@ def only_suspends(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(only_suspends(one) for one in error.exceptions)
     return isinstance(error, Suspend)
+
+
+def is_unwinding() -> bool:
+    """Whether the code that runs is a `finally`, an `except` or an `__aexit__` on the way out of a handler that waits."""
+    return only_suspends(sys.exception())
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------

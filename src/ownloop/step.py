@@ -114,7 +114,7 @@ class Step(Generic[I]):
         Raises:
             Expired: the deadline passed and `on_expiry="fail"`.
         """
-        decision = await waits.approval(self._branch, policy or ApprovalPolicy(**rules), await self._schema(), self._label)
+        decision = await waits.approval(self._branch, policy or ApprovalPolicy(**rules), self._schema, self._label)
         if decision is None:
             raise self._branch.suspend()
         return decision.granted
@@ -124,7 +124,7 @@ class Step(Generic[I]):
 
         Source: 12-factor agents, factor 8 ("break the loop, we'll get a webhook later").
         """
-        return await waits.approval(self._branch, policy or ApprovalPolicy(**rules), await self._schema(), self._label)
+        return await waits.approval(self._branch, policy or ApprovalPolicy(**rules), self._schema, self._label)
 
     async def result_approved(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> bool:
         """Let people see (and edit or redact) the result of the last run before the model does. Parks the thread.

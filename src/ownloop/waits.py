@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,8 +22,8 @@ _AGAIN: Mapping[str, Again] = {"reject": "never", "ask_again": "at once", "fail"
 # ---- approvals -----------------------------------------------------------------------------------------------------------------
 
 
-async def approval(branch: Branch, policy: ApprovalPolicy, schema: str | None, label: str | None) -> Decision | None:
-    """See `Step.request_approval`. Known by intent, arguments and who must agree; `schema` is the digest of the arguments' JSON Schema."""
+async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], Awaitable[str | None]], label: str | None) -> Decision | None:
+    """See `Step.request_approval`. Known by intent, arguments and who must agree; `schema` stores the arguments' JSON Schema and gives its digest."""
     arguments = dict(branch.arguments)
     shown = {"kind": "approval", "name": branch.log.name, "arguments": arguments}
     key = branch.key("approval", digest([branch.log.name, arguments, policy.who()])[:12], label)
@@ -31,7 +31,9 @@ async def approval(branch: Branch, policy: ApprovalPolicy, schema: str | None, l
     if edited is not None and edited.by is not None and policy.satisfied_by([Vote(edited.by, "edited", edited.at)]):
         branch.met.add(key)
         return edited
-    request = {**shown, **sparse(schema=schema)}
+    op = branch.op(key)  # met before anything is awaited: siblings look at that
+    is_asked = op is not None and op.request is not None and op.request.status in ("open", "decided")
+    request = shown if is_asked else {**shown, **sparse(schema=await schema())}
     return await _gate(branch, key, policy, request, edited)
 
 
@@ -134,7 +136,8 @@ async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str
     if op is not None and op.request is not None:
         return str(op.request.event.data["child"])
     branch.check_may_start()
-    branch.check_nothing_unread()
+    await branch.check_nothing_unread()
+    branch.check_may_start()
     value = branch.wake.setting.redact(model_value(input))
     new = NewThread(agent, [Draft("input", {"input": value, **sparse(budget=budget)})])
     request = {"kind": "child", "name": branch.log.name, "agent": agent}

@@ -10,16 +10,16 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from .errors import StoreError, Suspend
+from .errors import StoreError, Suspend, is_unwinding
 from .events import Draft, Event, Json
 from .history import History
-from .stores.base import Claim, Fenced, NewThread, Store
+from .stores.base import Begun, Claim, Fenced, NewThread, Store
 from .stores.leases import LeaseKeeper
 from .tools import Promise
 
@@ -113,12 +113,21 @@ class Wake:
         return Suspend()
 
     def _may_begin(self, selecting: bool) -> None:
-        if self.sealed is not None or (self.stopping is not None and not selecting):
+        if self.sealed is not None or (self.stopping is not None and not selecting) or is_unwinding():
             raise self.suspend()
 
-    async def _fenced(self, write: Awaitable[T]) -> T:
+    async def _write(self, write: Coroutine[Any, Any, Begun | Event | list[Event]]) -> list[Event]:
+        """A write and what follows from it, whole: a branch that is cancelled meanwhile hears of it afterwards."""
+        task = asyncio.ensure_future(self._fenced(write))
         try:
-            return await write
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
+
+    async def _fenced(self, write: Coroutine[Any, Any, Begun | Event | list[Event]]) -> list[Event]:
+        try:
+            written = await write
         except Fenced as refusal:
             self.sealed = refusal
             self.stop({"lease": "lost"}.get(refusal.why, refusal.why))
@@ -126,6 +135,10 @@ class Wake:
         except BaseException as error:  # its fate is unknown: never repeated blindly, and nothing follows it
             self.sealed = error
             raise
+        self.holds = written.holds if isinstance(written, Begun) else self.holds
+        events = written.events if isinstance(written, Begun) else written if isinstance(written, list) else [written]
+        self.history.wrote(events)
+        return events
 
     async def begin(self, *drafts: Draft, selecting: bool = False) -> list[Event]:
         """Write what is about to happen, if this wake still may.
@@ -135,25 +148,18 @@ class Wake:
             StoreError: the wake is over.
         """
         self._may_begin(selecting)
-        begun = await self._fenced(self.store.begin(self.thread_id, self.epoch, drafts, known=self.history.head, selecting=selecting))
-        self.holds = begun.holds
-        self.history.wrote(begun.events)
-        return begun.events
+        return await self._write(self.store.begin(self.thread_id, self.epoch, drafts, known=self.history.head, selecting=selecting))
 
     async def spawn(self, draft: Draft, child: NewThread) -> Event:
         """`begin` of a child."""
         self._may_begin(selecting=False)
-        event = await self._fenced(self.store.spawn(self.thread_id, self.epoch, draft, child, known=self.history.head))
-        self.history.wrote([event])
-        return event
+        return (await self._write(self.store.spawn(self.thread_id, self.epoch, draft, child, known=self.history.head)))[0]
 
     async def settle(self, *drafts: Draft) -> list[Event]:
         """Close interrupts by clock or program; those that somebody closed first are left as they are."""
         if self.sealed is not None and not isinstance(self.sealed, Suspend):
             raise self.suspend()
-        events = await self._fenced(self.store.settle(self.thread_id, self.epoch, drafts))
-        self.history.wrote(events)
-        return events
+        return await self._write(self.store.settle(self.thread_id, self.epoch, drafts))
 
     async def fact(self, draft: Draft, *, started: int | None = None) -> Event:
         """Write what happened. Never refused; while the store is away it is tried again until it is written."""

@@ -283,7 +283,13 @@ def test_what_the_protocol_forbids_is_found_in_a_log(drafts: list[Any], rule: st
         [SELECTED, STARTED, control("cancel"), DONE],
         [SELECTED, STARTED, ("not_started", {"started": 3}, STEP, "run:go"), STARTED, DONE, ("late", {"value": 2}, STEP, "run:go")],
         [SELECTED, STARTED, ("started", {"in_doubt": "retry", "after": 3}, STEP, "run:go"), DONE],
-        [SELECTED, STARTED, DOUBT, ("decision", {"request": 4, "kind": "answered", "value": {"happened": False}}, STEP, None), ("started", {"after": 3}, STEP, "run:go")],
+        [
+            SELECTED,
+            STARTED,
+            DOUBT,
+            ("decision", {"request": 4, "kind": "answered", "value": {"happened": False}}, STEP, None),
+            ("started", {"after": 3}, STEP, "run:go"),
+        ],
         [SELECTED, ("failed", {"error": {}}, None, None), control("retry"), STARTED, DONE],
     ],
 )

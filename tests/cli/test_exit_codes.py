@@ -61,7 +61,9 @@ def test_2_no_store_was_named(run: Run) -> None:
     assert "next:  ownloop" in said.err
 
 
-@pytest.mark.parametrize("words", [["show", "thr_0000000000001"], ["decide", "int_0000000000001_2", "approve"], ["pause", "desk/none"], ["show", "!"]])
+@pytest.mark.parametrize(
+    "words", [["show", "thr_0000000000001"], ["decide", "int_0000000000001_2", "approve"], ["pause", "desk/none"], ["show", "!"]]
+)
 def test_3_not_found(run: Run, words: list[str]) -> None:
     said = run(*words)
     assert said.code == 3

@@ -36,7 +36,9 @@ def test_no_character_of_unicode_gets_through_that_a_terminal_could_obey() -> No
     assert {unicodedata.category(char) for char in through} & {"Cc", "Cf", "Cs", "Zl", "Zp"} == set()
 
 
-@pytest.mark.parametrize("words", [["show", "THREAD"], ["show", "THREAD", "--events"], ["inbox"], ["threads"], ["show", "THREAD", "--json"], ["export", "--all"]])
+@pytest.mark.parametrize(
+    "words", [["show", "THREAD"], ["show", "THREAD", "--events"], ["inbox"], ["threads"], ["show", "THREAD", "--json"], ["export", "--all"]]
+)
 def test_a_hostile_question_is_inert_everywhere(run: Run, settled: Callable[..., list[str]], words: list[str]) -> None:
     thread = settled("hostile")[0]
     said = run(*[thread if word == "THREAD" else word for word in words])

@@ -108,18 +108,18 @@ def add_line(path: str, line: str) -> None:
     os.close(file)
 
 
-def writer(app: App, path: str, steps: int, pause: float = 0.0) -> None:
-    """An agent that appends `steps` lines, one a step."""
+def writer(app: App, path: str, steps: int, pause: float = 0.0, result: int = 1) -> None:
+    """An agent that appends `steps` lines, one a step, each with so long a result."""
 
     async def decide(thread: Thread) -> Write | Done:
         count = thread.count(Write)
         return Write(number=count) if count < steps else Done()
 
-    async def append(thread_id: str, number: int) -> int:
+    async def append(thread_id: str, number: int) -> str:
         await asyncio.sleep(pause)
         add_line(path, f"{thread_id} {number} {os.getpid()}")
         await asyncio.sleep(pause)
-        return number
+        return "x" * result
 
     @app.agent(name="writer")
     async def handle(thread: Thread) -> int:
@@ -244,10 +244,12 @@ def freeze(url: str, path: str, lease: str) -> None:
     app = App(url, lease=lease)
     deployer(app, path, approval=False)
     begin = app.store.begin
+    frozen: list[str] = []
 
     async def freezing(thread_id: str, epoch: int, drafts: list[Draft], **options: Any) -> Any:
         begun = await begin(thread_id, epoch, drafts, **options)
-        if drafts[0].kind == "started":
+        if drafts[0].kind == "started" and not frozen:
+            frozen.append(thread_id)
             say("frozen")
             os.kill(os.getpid(), signal.SIGSTOP)
             say("thawed")
@@ -261,14 +263,9 @@ def run(url: str, path: str, gate: str) -> None:
     """What a user's program does: app.run()."""
     app = App(url, lease="60s")
     deployer(app, path, gate, approval=False)
-    app.on("thread.started")(_ready)
-    say("ready")
+    writer(app, path, 40, 0.01)
     app.run()
     say("left")
-
-
-async def _ready(notice: object) -> None:
-    return None
 
 
 def stop(url: str) -> None:
@@ -279,7 +276,7 @@ def stop(url: str) -> None:
 
 
 def decide(url: str, by: str, clock: str = "") -> None:
-    """Decide what the ids on standard input say, all at once, after the line "go"; print what came of each."""
+    """Decide what the ids on standard input say, a few at once, from the moment of the line "go MOMENT" on; print what came of each."""
 
     async def main() -> None:
         app = App(url, clock=FileClock(clock) if clock else None)
@@ -298,8 +295,12 @@ def decide(url: str, by: str, clock: str = "") -> None:
         ids: list[str] = []
         say("ready")
         for line in sys.stdin:
-            if line.strip() == "go":
-                say("results", json.dumps(await asyncio.gather(*map(one, ids))))
+            if line.startswith("go"):
+                time.sleep(max(0.0, float(line.split()[1]) - time.monotonic()))
+                results: list[tuple[str, str, str]] = []
+                for place in range(0, len(ids), 4):
+                    results += await asyncio.gather(*map(one, ids[place : place + 4]))
+                say("results", json.dumps(results))
                 ids.clear()
             else:
                 ids.append(line.strip())

@@ -53,8 +53,9 @@ async def test_of_two_hundred_double_decisions_each_has_one_winner_and_the_loser
     for person in people.values():
         person.says("ready")
         person.tell("\n".join(ids))
+    moment = time.monotonic() + 0.2
     for person in people.values():
-        person.tell("go")
+        person.tell(f"go {moment}")
     results = {by: {id: (what, winner) for id, what, winner in json.loads(person.says("results"))} for by, person in people.items()}
     for id in ids:
         ann, ben = results["ann"][id], results["ben"][id]
@@ -69,6 +70,7 @@ async def test_of_two_hundred_double_decisions_each_has_one_winner_and_the_loser
         await apart.until(all_done, "all are done")
     wins = Counter(winner for _, winner in results["ann"].values())
     print(f"won: {dict(wins)}")
+    assert len(wins) == 2, "they did not meet"
     assert len(apart.lines(effects)) == 200
     assert len({line.split()[0] for line in apart.lines(effects)}) == 200, "each ran once"
 
@@ -85,7 +87,7 @@ async def test_a_decision_counts_until_the_millisecond_of_its_deadline(url: str,
     came = {}
     for id, at in ((first, -1), (second, 0), (third, 1)):
         clock.set(deadline + timedelta(milliseconds=at))
-        person.tell(f"{id}\ngo")
+        person.tell(f"{id}\ngo 0")
         came[at] = json.loads(person.says("results"))[0][1]
     assert came == {-1: "won", 0: "expired", 1: "expired"}
 

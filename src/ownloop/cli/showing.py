@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from ..clock import Clock
+from ..events import Json
 from ..interrupts import DECIDABLE, GATES, Actor, Interrupt, Verb
 from ..views import ThreadView
 from .inert import brief, fields, span
@@ -75,12 +76,22 @@ def described(one: Interrupt, now: datetime) -> list[tuple[Span, ...]]:
         lines.append(("  ", text))
     if one.choices is not None:
         lines.append(("  ", ("one of  ", "dim"), " · ".join(brief(choice) for choice in one.choices)))
-    if one.value is not None:
-        lines.append(("  ", ("value  ", "dim"), brief(one.value, 2000)))
+    for name, value in about(one).items():
+        lines.append(("  ", (f"{name}  ", "dim"), brief(value, 2000)))
     if one.policy.reason:
         lines.append(("  ", ("because  ", "dim"), one.policy.reason))
     lines.append(("  ", (" · ".join(_terms(one, now)), "dim")))
     return lines
+
+
+def about(one: Interrupt) -> Mapping[str, Json]:
+    """What its kind adds: the result that waits, the doubt's cause, the event, the child."""
+    value = one.value
+    if not isinstance(value, dict):
+        return {} if value is None else {"child" if one.kind == "child" else "result": value}
+    shown = {"in_doubt": ("error",), "event": ("event", "key"), "child": ("child",), "result": ("value", "error")}.get(one.kind, ())
+    labels = {"error": "because", "value": "result"}
+    return {labels.get(name, name): value[name] for name in shown if value.get(name) is not None} if shown else {"value": value}
 
 
 def _terms(one: Interrupt, now: datetime) -> list[str]:
