@@ -8,7 +8,7 @@ import os
 import platform
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import approve, disk, fleet, importing, together, tool_loop
@@ -19,7 +19,7 @@ BEGIN, END = "<!-- results: written by `python -m bench --write` -->\n", "<!-- e
 
 
 def run(quick: bool) -> list[Result]:
-    parts = [
+    parts: list[Callable[[], list[Result]]] = [
         lambda: importing.measure(7 if quick else 21),
         lambda: approve.measure(5 if quick else 15),
         lambda: tool_loop.measure(3 if quick else 9),
@@ -49,7 +49,8 @@ def machine() -> str:
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0] if names else model
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    return f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, load {load}"
+    python = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    return f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, {python}, load {load}"
 
 
 def write(results: Sequence[Result], command: str) -> None:

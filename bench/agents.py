@@ -54,7 +54,7 @@ class ToolLoop:
                 case Work():
                     await step.run(self._tool)
                 case Done():
-                    step.close()
+                    await step.close()
                     self._left -= 1
                     if not self._left:
                         self._over.set()
@@ -78,7 +78,7 @@ class Gate:
 
     def __init__(self, url: str, concurrency: int = 100) -> None:
         self.app = App(url, concurrency=concurrency)
-        self.parked, self.deployed = 0, asyncio.Event()
+        self._parked, self.deployed = asyncio.Semaphore(0), asyncio.Event()
         self.at = 0.0
         self.app.add(self.agent)
 
@@ -97,12 +97,12 @@ class Gate:
                 case Deploy():
                     decision = await step.request_approval(by="release-managers")
                     if decision is None:
-                        self.parked += 1
+                        self._parked.release()
                         return None
                     if decision.granted:
                         await step.run(self.deploy)
                 case Done():
-                    step.close()
+                    await step.close()
                     return "done"
 
     async def park(self, threads: int, batch: int = 500) -> None:
@@ -110,8 +110,8 @@ class Gate:
         async with self.app:
             for first in range(0, threads, batch):
                 await asyncio.gather(*(self.app.start(self.agent) for _ in range(min(batch, threads - first))))
-                while self.parked < min(first + batch, threads):
-                    await asyncio.sleep(0.01)
+                for _ in range(min(batch, threads - first)):
+                    await self._parked.acquire()
 
 
 async def approve_one(path: str) -> None:

@@ -19,8 +19,8 @@ NAMES = {
     "burr_": "Burr SQLitePersister",
 }
 HEAD = (
-    "| | ms a step, N = 100 | × floor | last ten ÷ first ten, N = 1000 | bytes a step, N = 100 | cold process, s | warm approve → tool, ms | list 50, ms "
-    "| killed in the tool: runs | two approvals at once, in one process / two: runs | 200 × 20 steps/s | import, ms | version |"
+    "| | ms a step, N = 100 | × floor | last ten ÷ first ten, N = 1000 | bytes a step, N = 100 | cold process, s | warm approve → tool, ms "
+    "| list 50, ms | killed in the tool: runs | two approvals at once, in one process / two: runs | 200 × 20 steps/s | import, ms | version |"
 )
 
 

@@ -30,12 +30,12 @@ ORDER = [
     "step",
     "selection",
     "thread",
-    "prompt",
     "runner",
     "engines",
     "deciding",
     "forking",
     "app",
+    "prompt",
     "doctor",
     "__init__",
     "client",
@@ -55,7 +55,7 @@ EXTRAS = {
     "deciding": {"jsonschema"},
     "llm": {"pydantic_ai", "genai_prices", "xllamacpp"},
     "server": {"fastapi", "starlette", "uvicorn", "jinja2", "jsonschema"},
-    "testing": {"pytest", "hypothesis"},
+    "testing": {"pytest", "pytest_asyncio", "hypothesis"},
     "cli": {"typer", "click", "rich", "pydantic_settings", "jsonschema", "uvicorn"},
 }
 DRIVERS = {"sqlite3"}  # of the standard library: for stores only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -180,9 +180,8 @@ class App:
             wake.stop("shutdown")
         for task in self._serving:
             task.cancel()
-        for task in self._serving:
-            with suppress(asyncio.CancelledError):
-                await task
+        if self._serving:
+            await asyncio.wait(self._serving)
         self._serving = []
         if self._runner is not None:
             self._runner = None

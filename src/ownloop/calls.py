@@ -194,6 +194,7 @@ async def _perform(call: Run) -> Event:
         if isinstance(result, _NotStarted):
             assert started is not None
             await wake.fact(Draft("not_started", {"started": started.seq}, call.step_id, call.key))
+            wake.stop("frozen")
             raise call.branch.suspend()
         if isinstance(result, _Trouble) and tries < call.promise.retry and not result.is_cut:
             tries += 1

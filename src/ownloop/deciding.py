@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from .errors import InvalidEdit
 from .events import Draft, Json, sparse, to_json
+from .ids import is_named
 from .intents import Intent
 from .interrupts import Actor, Interrupt, Verb, Vote
 from .tools import Happened, NotHappened, Unknown
@@ -71,7 +72,7 @@ def _edited(interrupt: Interrupt, value: Any, schema: Json, known: Mapping[str, 
         raise InvalidEdit(interrupt, [("", f"{plain!r} is no object; send the full arguments")])
     if schema is not None and _by_schema(interrupt, plain, schema):
         return plain
-    if (intent := known.get(interrupt.name)) is not None:
+    if (intent := known.get(interrupt.name)) is not None and not is_named(interrupt.step_id or ""):
         _by_class(interrupt, plain, intent)
     return plain
 

@@ -96,9 +96,12 @@ class Progress:
     started_at: datetime | None = None
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def canonical(value: Json) -> str:
     """JSON with sorted keys and no white space: equal values give equal text (after RFC 8785, for what JSON can hold)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encode(value)
 
 
 def digest(value: Json) -> str:

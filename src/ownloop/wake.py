@@ -57,7 +57,7 @@ class Wake:
     Attributes:
         now: the store's clock at the claim.
         snapshot: the head of the log at the claim: what `release` will call seen.
-        stopping: why nothing more begins ("paused", "cancelled", "closed", "lost", "shutdown", "superseded", "overtaken"), or None.
+        stopping: why nothing more begins ("paused", "cancelled", "closed", "lost", "shutdown", "superseded", "overtaken", "frozen"), or None.
         parked: whether an operation waits, raised or not.
         raised: whether an operation of this wake raised Suspend.
     """

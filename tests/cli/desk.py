@@ -50,6 +50,7 @@ FIRST: dict[str, Intent] = {
     "deploy": Deploy(tag="v1.1.0", environment="production"),
     "two": Deploy(tag="v1.1.0", environment="production"),
     "short": Deploy(tag="v1.1.0", environment="production"),
+    "review": Deploy(tag="v1.1.0", environment="production"),
     "ask": Ask(question="Which name?"),
     "hostile": Ask(question=HOSTILE),
     "charge": Charge(amount=3),
@@ -91,7 +92,10 @@ async def desk(thread: Thread) -> str:
         match step.intent:
             case Deploy():
                 terms = {"two": {"quorum": 2}, "short": {"expires": "50ms"}}.get(thread.input, {"by": "release-managers"})
-                if await step.approved(**terms):  # type: ignore[arg-type]
+                if thread.input == "review":
+                    await step.run(deploy)
+                    await step.result_approved()
+                elif await step.approved(**terms):  # type: ignore[arg-type]
                     await step.run(deploy)
             case Ask(question=question):
                 choices = None if thread.input == "hostile" else ["alpha", "beta"]

@@ -103,6 +103,21 @@ def test_answers(run: Run, settled: Settled) -> None:
     assert run("decide", other, "answer", "--not-happened", "--json").json["interrupt"]["decision"]["value"]["happened"] is False
 
 
+def test_a_result_is_shown_and_edited_whole(run: Run, settled: Settled) -> None:
+    thread = settled("review")[0]
+    assert 'result  {"deployed": "v1.1.0", "to": "production"}' in run("show", thread).out
+    assert run("decide", thread, "edit", "--args", '{"deployed": "[redacted]"}', "--json").json["interrupt"]["decision"]["value"] == {
+        "deployed": "[redacted]"
+    }
+
+
+def test_what_is_not_for_people_says_what_helps(run: Run, settled: Settled) -> None:
+    event, child = settled("event", "child")
+    assert "ownloop emit built '{}' --key job-1" in run("show", event).out
+    assert "ownloop show thr_" in run("show", child).out
+    assert run("decide", event, "approve").code == 3
+
+
 def test_several_must_agree(run: Run, settled: Settled) -> None:
     thread = settled("two")[0]
     assert "1 of 2 agreed" in run("decide", thread, "approve", "--as", "ann").out

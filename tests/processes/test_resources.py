@@ -95,7 +95,7 @@ async def test_ten_thousand_parked_threads_cost_few_tasks_and_little_memory(url:
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
-    mounted = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], check=False).returncode == 0
+    mounted = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", folder], check=False).returncode == 0
     if not mounted:
         pytest.skip("a small disk can only be mounted by root")
     try:
@@ -108,7 +108,7 @@ async def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_step(tmp_pat
     effects, steps = tmp_path / "effects", 40
     with small_disk(tmp_path / "disk") as disk:
         ballast = disk / "ballast"
-        ballast.write_bytes(b"x" * 1_000_000)
+        ballast.write_bytes(b"x" * 32_900_000)
         app = App(f"sqlite:///{disk}/a.db", lease="300ms")
         apart.writer(app, str(effects), steps, result=20_000)
         with caplog.at_level(logging.WARNING):

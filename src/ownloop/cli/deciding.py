@@ -18,7 +18,7 @@ from .command import command
 from .inert import brief
 from .paper import plain
 from .session import Session
-from .showing import commands, described
+from .showing import commands, described, waiting_value
 from .trouble import usage
 from .values import ask, choose, edited, fitting, given, loose, parsed
 
@@ -131,12 +131,6 @@ def _arguments(session: Session, one: Interrupt, said: Answer) -> Json:
         example = session.again("decide", one.id, "edit", "--args", brief(dict(one.intent), 10_000))
         raise usage("edit needs the full new arguments: --args JSON (a terminal opens $EDITOR instead)", example)
     return edited(waiting_value(one) if one.kind == "result" else dict(one.intent), one.name or "call")
-
-
-def waiting_value(one: Interrupt) -> Json:
-    """The result that waits to be shown to the model."""
-    held = one.value
-    return held["value"] if isinstance(held, dict) and set(held) == {"call", "value"} else held
 
 
 def _response(session: Session, one: Interrupt, said: Answer) -> Json:

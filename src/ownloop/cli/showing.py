@@ -87,11 +87,18 @@ def described(one: Interrupt, now: datetime) -> list[tuple[Span, ...]]:
 def about(one: Interrupt) -> Mapping[str, Json]:
     """What its kind adds: the result that waits, the doubt's cause, the event, the child."""
     value = one.value
+    if one.kind == "result":
+        return {"result": waiting_value(one)}
     if not isinstance(value, dict):
-        return {} if value is None else {"child" if one.kind == "child" else "result": value}
-    shown = {"in_doubt": ("error",), "event": ("event", "key"), "child": ("child",), "result": ("value", "error")}.get(one.kind, ())
-    labels = {"error": "because", "value": "result"}
-    return {labels.get(name, name): value[name] for name in shown if value.get(name) is not None} if shown else {"value": value}
+        return {} if value is None else {one.kind: value}
+    shown = {"in_doubt": ("error",), "event": ("event", "key"), "child": ("child",)}.get(one.kind, tuple(value))
+    return {"because" if name == "error" else name: value[name] for name in shown if value.get(name) is not None}
+
+
+def waiting_value(one: Interrupt) -> Json:
+    """The result that waits to be shown to the model."""
+    held = one.value
+    return held["value"] if isinstance(held, dict) and set(held) == {"call", "value"} else held
 
 
 def _terms(one: Interrupt, now: datetime) -> list[str]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from ..clock import micros
 from ..events import Draft, Event, Json
 from ..history import closing_status
-from ..interrupts import interrupt_digest
+from ..interrupts import DECIDABLE, interrupt_digest
 from .base import ENDED, ControlVerb, NoticeName, Refused, Status
 
 MAIL_KEPT = timedelta(days=7)
@@ -81,7 +81,7 @@ def stopped_child(request: int, status: str, control: Draft) -> Draft:
 
 
 def notice_of(event: Draft, status: str | None = None) -> NoticeName | None:
-    """The notice that an event causes, if any; `status` is what a `turn_ended` or `control` led to."""
+    """The notice that an event causes, if any: interrupts are told of where a person can decide them; `status` is what a `turn_ended` or `control` led to."""
     if event.kind == "input":
         return "thread.started"
     if event.kind == "failed":
@@ -89,8 +89,8 @@ def notice_of(event: Draft, status: str | None = None) -> NoticeName | None:
     if event.kind == "turn_ended":
         return "thread.done"
     if event.kind == "request":
-        return "interrupt.opened"
-    if closed_as(event) is not None:
+        return "interrupt.opened" if event.data["kind"] in DECIDABLE else None
+    if event.kind == "decision":
         return "interrupt.resolved"
     if event.kind == "control" and status in ("cancelled", "closed"):
         return "thread.cancelled" if status == "cancelled" else "thread.closed"

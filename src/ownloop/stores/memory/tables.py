@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from ... import ids
 from ...clock import Clock, SystemClock
 from ...events import Draft, Event, Json
+from ...interrupts import DECIDABLE
 from ..base import ENDED, InterruptRow, NoticeName, NoticeRow, Record, Refused, ThreadRow
 from ..rules import MAIL_KEPT, closed_as, complete, notice_of
 
@@ -162,7 +163,8 @@ class Tables:
             if item.status == "open" and which(item):
                 item.status = "withdrawn"
                 thread.waits.pop(item.request.seq, None)
-                self._notify("interrupt.resolved", thread.row.id, item.request)
+                if item.request.data["kind"] in DECIDABLE:
+                    self._notify("interrupt.resolved", thread.row.id, item.request)
 
     def _notify(self, name: NoticeName, thread_id: str, event: Event) -> None:
         if name not in self._subscribed:

@@ -50,6 +50,7 @@ THREAD_COLUMNS = (
     "created_at, updated_at, last_end"
 )
 
+_decode = json.JSONDecoder().raw_decode  # what `dump` wrote has nothing around it
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -96,7 +97,7 @@ def keep(db: sqlite3.Connection, text: str) -> str:
 
 def unpack(db: sqlite3.Connection, data: str | None, big: str | None) -> dict[str, Json]:
     """What `pack` was given."""
-    value: dict[str, Json] = json.loads(data) if data is not None else {}
+    value: dict[str, Json] = _decode(data)[0] if data is not None else {}
     if big is not None:
         for name, found in json.loads(big).items():
             value[name] = json.loads(db.execute("SELECT json FROM blobs WHERE hash = ?", (found,)).fetchone()[0])

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ... import ids
 from ...clock import Clock, micros
 from ...events import Draft, Event
+from ...interrupts import DECIDABLE
 from ..base import NewThread, NoticeName, Refused, Status, ThreadRow
 from ..rules import closed_as, complete, notice_of
 from .codec import (
@@ -29,6 +30,7 @@ from .codec import (
     thread_of,
 )
 
+_DECIDABLE = {REQUEST_CODES[kind] for kind in DECIDABLE}
 _MUTABLE = ("status", "turns", "head", "woken", "seen", "epoch", "released", "barrier", "lease_until", "due", "ready", "last_end", "updated_at")
 _SELECT = f"SELECT place, number, agent, parent, parent_seq, created_at, {', '.join(_MUTABLE)} FROM threads WHERE "
 AT_ONCE = 1 << 62
@@ -242,10 +244,11 @@ class Transaction:
 
     def withdraw(self, row: Row, which: str, *values: object) -> None:
         """Close the open interrupts for which the condition holds; nobody answered them."""
-        chosen = f"SELECT seq FROM interrupts WHERE thread = ? AND status = 0 AND {which}"
-        for (seq,) in rows(self.db.execute(chosen, (row.place, *values))):
+        chosen = f"SELECT seq, kind FROM interrupts WHERE thread = ? AND status = 0 AND {which}"
+        for seq, kind in rows(self.db.execute(chosen, (row.place, *values))):
             self.db.execute("UPDATE interrupts SET status = ? WHERE thread = ? AND seq = ?", (INTERRUPT_CODES["withdrawn"], row.place, seq))
-            self.notify("interrupt.resolved", row, seq)
+            if kind in _DECIDABLE:
+                self.notify("interrupt.resolved", row, seq)
 
     def outcome(self, row: Row, draft: Draft, after: int) -> bool:
         """Whether an outcome of the draft's operation stands after a position."""
