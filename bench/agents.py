@@ -30,17 +30,19 @@ class Done(Intent):
 
 
 class ToolLoop:
-    """One agent that runs a tool so many times; `stamps` are the moments at which each thread's tool was called."""
+    """One agent that runs a tool so many times; `stamps` are the moments of the tool's calls, `cpu` this process's CPU seconds then."""
 
     def __init__(self, url: str, steps: int, wrap: Callable[[Any], Any] = lambda fn: fn, concurrency: int = 100) -> None:
         self.app = App(url, concurrency=concurrency)
         self.stamps: list[float] = []
+        self.cpu: list[float] = []
         self._steps, self._tool = steps, wrap(self.work)
         self._left, self._over = 0, asyncio.Event()
         self.app.add(self.agent)
 
     async def work(self, number: int) -> str:
         self.stamps.append(time.perf_counter())
+        self.cpu.append(time.process_time())
         return TEXT
 
     async def decide(self, thread: Thread) -> Work | Done:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from . import deciding, forking, ids
-from .calls import is_async, model_value, result_type
+from .calls import model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded, only_suspends
@@ -28,7 +28,7 @@ from .stores.streams import ProgressBoard, event_key, follow
 from .thread import Thread
 from .tools import Promise
 from .views import ThreadView, thread_view
-from .wake import Setting
+from .wake import Setting, is_async
 
 H = TypeVar("H", bound=Callable[..., Any])
 Ref = str | tuple[str, str]
@@ -39,15 +39,6 @@ On = type[Intent] | str | None
 
 STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
 ENGINES: Mapping[str, tuple[str, str]] = dict.fromkeys(STORES, ("ownloop.engines.embedded", "Embedded"))
-
-
-class AgentOptions(TypedDict, total=False):
-    """What `App.agent` takes; see `App.add`."""
-
-    name: str | None
-    intents: Any
-    interject: bool
-    budget: Any
 
 
 class App:
@@ -97,8 +88,8 @@ class App:
     @overload
     def agent(self, handler: H) -> H: ...
     @overload
-    def agent(self, **options: Unpack[AgentOptions]) -> Callable[[H], H]: ...
-    def agent(self, handler: Any = None, **options: Unpack[AgentOptions]) -> Any:
+    def agent(self, *, name: str | None = None, intents: Any = (), interject: bool = False, budget: Any = None) -> Callable[[H], H]: ...
+    def agent(self, handler: Any = None, **options: Any) -> Any:
         """Register a handler; returns the function unchanged. Usable with and without arguments. See `add`."""
         return partial(self.add, **options) if handler is None else self.add(handler, **options)
 
@@ -151,8 +142,7 @@ class App:
 
     def _default_engine(self) -> Engine:
         module, name = ENGINES.get(self.store.url.partition(":")[0], ENGINES["memory"])
-        made: Engine = getattr(import_module(module), name)(self.store, self.agents.keys, self._concurrency)
-        return made
+        return cast(Engine, getattr(import_module(module), name)(self.store, self.agents.keys, self._concurrency))
 
     async def _wake(self, thread_id: str) -> None:
         if self._engine is not None:
@@ -162,8 +152,7 @@ class App:
         """Run one wake of a thread if it is runnable; whether it is runnable again at once. What engines call."""
         runner = await self._open()
         self._board.attach()
-        result = await runner.run_one(thread_id)
-        return result is not None and result.runnable
+        return await runner.run_one(thread_id)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -522,5 +511,4 @@ def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
         raise ValueError(f"{url_or_store!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
     module, name = STORES[scheme]
     made = getattr(import_module(module), name)
-    store: Store = made(clock) if scheme == "memory" else made(url_or_store, clock)
-    return store
+    return cast(Store, made(clock) if scheme == "memory" else made(url_or_store, clock))

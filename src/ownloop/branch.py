@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import ProgramChanged, Suspend, is_unwinding
-from .events import Draft, Event, Json
+from .events import Draft, Event, Json, sparse
 from .history import Op, Request, StepLog
 from .interrupts import ApprovalPolicy, Vote
 from .wake import Wake
@@ -80,6 +80,11 @@ class Branch:
         self.waiting = True
         return self.wake.suspend()
 
+    def end(self, status: str | None = None) -> Draft:
+        """The end of the step, with what `step.close` said."""
+        reason, result = self.closed or (None, None)
+        return Draft("ended", sparse(status=status, reason=reason or None, result=result), self.log.id)
+
     def check_may_start(self) -> None:
         """Nothing starts in a step that waits, or that a message superseded."""
         if self.waiting or self.log.ended is not None or is_unwinding():
@@ -147,7 +152,7 @@ class Branch:
                 return await self.park(key, draft, again=again)
         closing = history.closing(request, self.upto)
         if closing is None:
-            self.waiting = wake.parked = True
+            self.waiting = True
         return closing
 
     async def close_overdue(self) -> None:

@@ -25,7 +25,7 @@ from .events import Draft, Event, Json, clip, digest, sparse, to_json
 from .history import Op
 from .intents import Intent, UnknownIntent
 from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, call_context, promise_of
-from .wake import in_thread
+from .wake import is_async, result_of
 
 log = logging.getLogger("ownloop")
 
@@ -279,15 +279,7 @@ async def _invoke(call: Run) -> Any:
         wake.setting.witness(call.promise)
         return call.fn(*call.args, **call.kwargs)
 
-    result = enter() if is_async(call.fn) else await in_thread(enter)
-    return await result if inspect.isawaitable(result) else result
-
-
-@lru_cache(maxsize=1024)
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether calling it gives something to await."""
-    inner = inspect.unwrap(fn.func if isinstance(fn, partial) else fn)
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))
+    return await result_of(enter, is_async(call.fn))
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------------------
@@ -426,8 +418,7 @@ async def _verify(call: Run) -> Answer:
     verify = call.promise.in_doubt
     assert callable(verify)
     try:
-        answer = verify(call.idempotency_key) if is_async(verify) else await in_thread(verify, call.idempotency_key)
-        answer = await answer if inspect.isawaitable(answer) else answer
+        answer = await result_of(partial(verify, call.idempotency_key), is_async(verify))
     except Exception:
         log.exception("verify of %s failed; a person is asked", call.key)
         return Unknown()

@@ -13,7 +13,7 @@ from .errors import InvalidEdit
 from .events import Draft, Json, sparse, to_json
 from .ids import is_named
 from .intents import Intent
-from .interrupts import Actor, Interrupt, Verb, Vote
+from .interrupts import DECIDES, Actor, Interrupt, Verb, Vote
 from .tools import Happened, NotHappened, Unknown
 
 NOTE_LIMIT = 4000
@@ -33,27 +33,13 @@ def answer(
     if len(note) > NOTE_LIMIT:
         raise ValueError(f"the note has {len(note)} characters; at most {NOTE_LIMIT:,} are kept")
     data: dict[str, Json] = {"request": interrupt.seq, **sparse(note=redact(note) or None, groups=list(actor.groups) or None)}
-    if verb == "approve":
-        return _approval(interrupt, actor, data)
+    data["kind"] = DECIDES[verb]
     if verb == "edit":
-        data |= {"kind": "edited", "value": redact(_edited(interrupt, value, schema, known))}
-    elif verb == "reject":
-        data |= {"kind": "rejected"}
-    elif verb == "respond":
-        data |= {"kind": "responded", "value": redact(_json(interrupt, value))}
-    else:
-        data |= {"kind": "answered", "value": redact(_answered(interrupt, value))}
-    return _draft("decision", interrupt, actor, data)
-
-
-def _draft(kind: Any, interrupt: Interrupt, actor: Actor, data: Mapping[str, Json]) -> Draft:
-    return Draft(kind, data, interrupt.step_id, None, actor.id)
-
-
-def _approval(interrupt: Interrupt, actor: Actor, data: Mapping[str, Json]) -> Draft:
-    votes = [*interrupt.votes, Vote(actor, "approved", interrupt.created_at)]
-    kind = "decision" if interrupt.policy.satisfied_by(votes) else "vote"
-    return _draft(kind, interrupt, actor, {**data, "kind": "approved"})
+        data["value"] = redact(_edited(interrupt, value, schema, known))
+    elif verb in ("respond", "answer"):
+        data["value"] = redact(_json(interrupt, value) if verb == "respond" else _answered(interrupt, value))
+    is_enough = verb != "approve" or interrupt.policy.satisfied_by([*interrupt.votes, Vote(actor, "approved", interrupt.created_at)])
+    return Draft("decision" if is_enough else "vote", data, interrupt.step_id, by=actor.id)
 
 
 def _json(interrupt: Interrupt, value: Any) -> Json:

@@ -111,10 +111,11 @@ class NotFound(OwnloopError):
 
 
 class ThreadEnded(OwnloopError):
-    """The thread was closed or cancelled; nothing can be added to it."""
+    """The thread's status does not allow this: mostly it was closed or cancelled, and nothing can be added to it."""
 
     def __init__(self, thread_id: str, status: str) -> None:
-        super().__init__(f"thread {thread_id} is {status}; nothing was added. Fork it, or start a new one")
+        cure = {"failed": "Retry it after the fix", "done": "Send it a message", "paused": "Resume it"}.get(status, "Fork it, or start a new one")
+        super().__init__(f"thread {thread_id} is {status}; nothing was added. {cure}")
         self.thread_id = thread_id
         self.status = status
 

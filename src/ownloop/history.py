@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
-from typing import Literal, overload
+from typing import Any, Literal
 
 from . import ids
 from .clock import from_micros
@@ -38,30 +37,19 @@ class Usage:
 
 
 class Events(Sequence[Event]):
-    """The first events of a list that only grows at its end, without copying it."""
+    """A list that others cannot change, without a copy; it grows with the log."""
 
-    def __init__(self, growing: list[Event]) -> None:
-        self._growing, self._size = growing, len(growing)
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._events)
 
-    @overload
-    def __getitem__(self, place: int) -> Event: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Event, ...]: ...
-    def __getitem__(self, place: int | slice) -> Event | tuple[Event, ...]:
-        chosen = range(self._size)[place]
-        return self._growing[chosen] if isinstance(chosen, int) else tuple(self._growing[one] for one in chosen)
+    def __getitem__(self, place: Any) -> Any:
+        return self._events[place]
 
     def __iter__(self) -> Iterator[Event]:
-        return islice(self._growing, self._size)
-
-    def __reversed__(self) -> Iterator[Event]:
-        return (self._growing[place] for place in range(self._size - 1, -1, -1))
-
-    def __repr__(self) -> str:
-        return repr(tuple(self))
+        return iter(self._events)
 
 
 @dataclass(slots=True)
@@ -453,6 +441,10 @@ class History:
                 return row
         return row + before
 
+    def backs_off(self, now: datetime) -> bool:
+        """Whether the model's last failure asks for time."""
+        return any(from_micros(failure.data.get("retry_at", 0)) > now for failure in self.model_failures[-1:])
+
     def due(self, after: datetime) -> datetime | None:
         """The earliest moment after `after` at which a wait or the model's backoff is over."""
         times = [request.expires_at for request in self.requests.values() if request.is_open]
@@ -473,9 +465,8 @@ class History:
         gone = {step.id for step in covered}
         upto = max(step.ended.seq for step in covered if step.ended)
         kept = [event.seq for event in self.events if event.seq <= upto and self._is_kept(event, gone)]
-        counters = History(
-            self.thread_id, [*(event for event in self.events if event.seq <= upto), *([self.compacted] if self.compacted else [])]
-        ).counters
+        before = [self.compacted] if self.compacted is not None else []
+        counters = History(self.thread_id, [*(event for event in self.events if event.seq <= upto), *before]).counters
         counters.errors = self._errors(reversed(covered), self.counters.errors)
         return upto, kept, counters
 
@@ -514,7 +505,7 @@ def interrupt_of(
     data = event.data
     request = Request(event, status, list(votes), closing)
     id = ids.interrupt_id(thread_id, event.seq)
-    value = {key: data[key] for key in ("event", "key", "child", "call", "error", "value") if key in data}
+    about = {key: data[key] for key in ("event", "key", "call", "error") if key in data} or None
     return Interrupt(
         id=id,
         thread_id=thread_id,
@@ -534,6 +525,6 @@ def interrupt_of(
         expires_at=request.expires_at,
         decision=request.decision(),
         url=None if base_url is None else f"{base_url.rstrip('/')}/interrupts/{id}",
-        value=value.get("value") if list(value) == ["value"] else value or None,
+        value=data.get("value") if data["kind"] == "result" else data.get("child", about),
         seq=event.seq,
     )

@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar, Union, get_args, get_origin
 
@@ -120,13 +121,13 @@ def schema_of(annotation: Any) -> dict[str, Json]:
 
 def load_intent(name: str, arguments: Mapping[str, Json], known: Mapping[str, type[Intent]]) -> Intent:
     """A recorded call as its class, or as `UnknownIntent` with the reason."""
-    intent = known.get(name)
-    if intent is None:
-        return UnknownIntent(name=name, arguments=dict(arguments), why=f"no class is named {name!r}; known: {', '.join(sorted(known)) or 'none'}")
-    try:
-        return intent.model_validate(dict(arguments))
-    except ValidationError as error:
-        return UnknownIntent(name=name, arguments=dict(arguments), why=_explain(error))
+    why = f"no class is named {name!r}; known: {', '.join(sorted(known)) or 'none'}"
+    if (intent := known.get(name)) is not None:
+        try:
+            return intent.model_validate(dict(arguments))
+        except ValidationError as error:
+            why = _explain(error)
+    return UnknownIntent(name=name, arguments=dict(arguments), why=why)
 
 
 def find_intents(function: Callable[..., Any], frame: types.FrameType | None = None) -> tuple[type[Intent], ...]:
@@ -144,28 +145,26 @@ def find_intents(function: Callable[..., Any], frame: types.FrameType | None = N
     try:
         return members(annotation)
     except TypeError:
-        if any(True for _ in _classes_in(annotation)):
+        if any(_is_intent(part) for part in (annotation, *get_args(annotation))):
             raise
         return ()
 
 
 def names_in_reach(function: Callable[..., Any]) -> tuple[type[Intent], ...]:
     """The intent classes that a handler's code can name: in its closure and its module."""
-    plain = inspect.unwrap(function)
-    plain = getattr(plain, "__func__", plain)
+    reach = _names_of(inspect.unwrap(function)).values()
+    return tuple(dict.fromkeys(value for value in reach if _is_intent(value)))
+
+
+def _names_of(function: Any, around: Mapping[str, object] = types.MappingProxyType({})) -> dict[str, object]:
+    """What the code of a function can name: its module, over it what is `around` it, over that its closure."""
+    plain = getattr(function, "__func__", function)
     code = getattr(plain, "__code__", None)
-    if code is None:
-        return ()
-    cells = zip(code.co_freevars, plain.__closure__ or (), strict=False)
-    reach = {**plain.__globals__, **{name: _content(cell) for name, cell in cells}}
-    return tuple(dict.fromkeys(value for value in reach.values() if _is_intent(value)))
-
-
-def _content(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not yet assigned
-        return None
+    names = {**getattr(plain, "__globals__", {}), **around}
+    for name, cell in zip(code.co_freevars, plain.__closure__ or (), strict=False) if code is not None else ():
+        with suppress(ValueError):  # not yet assigned
+            names[name] = cell.cell_contents
+    return names
 
 
 def _is_intent(value: object) -> typing.TypeGuard[type[Intent]]:
@@ -180,7 +179,7 @@ def _members(annotation: Any) -> list[type[Intent]]:
     origin = get_origin(annotation)
     if origin is typing.Annotated:
         return _members(get_args(annotation)[0])
-    if origin in (Union, types.UnionType, list, tuple, typing.Annotated) or _is_awaitable(origin):
+    if origin in (Union, types.UnionType, list, tuple) or hasattr(origin, "__await__"):
         parts = [part for part in get_args(annotation) if part not in (type(None), Any, Ellipsis)]
         return [intent for part in parts for intent in _members(part)]
     if isinstance(annotation, (list, tuple, set, frozenset)):
@@ -188,25 +187,11 @@ def _members(annotation: Any) -> list[type[Intent]]:
     raise TypeError(f"{annotation!r} is not a choice of intents: write A, A | B or list[A | B], where A and B are subclasses of Intent")
 
 
-def _is_awaitable(origin: Any) -> bool:
-    return isinstance(origin, type) and hasattr(origin, "__await__")
-
-
-def _classes_in(annotation: Any) -> Iterable[type[Intent]]:
-    for part in (annotation, *get_args(annotation)):
-        if _is_intent(part):
-            yield part
-
-
 def _return_annotation(function: Any, frame: types.FrameType | None) -> Any:
-    plain = getattr(function, "__func__", function)
-    code = getattr(plain, "__code__", None)
-    names = dict(frame.f_locals) if frame is not None else {}
-    if code is not None:
-        names.update(zip(code.co_freevars, (_content(cell) for cell in plain.__closure__ or ()), strict=False))
+    local = frame.f_locals if frame is not None else {}
     try:
-        annotation = plain.__annotations__.get("return")
-        return eval(annotation, getattr(plain, "__globals__", {}), names) if isinstance(annotation, str) else annotation
+        annotation = getattr(function, "__func__", function).__annotations__.get("return")
+        return eval(annotation, _names_of(function, local)) if isinstance(annotation, str) else annotation
     except (AttributeError, NameError):  # no annotations, or a name that only a type checker sees
         return None
 

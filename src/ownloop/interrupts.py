@@ -16,6 +16,7 @@ InterruptStatus = Literal["open", "decided", "expired", "superseded", "withdrawn
 DecisionKind = Literal["approved", "edited", "rejected", "responded", "expired", "answered"]
 Verb = Literal["approve", "edit", "reject", "respond", "answer"]
 
+DECIDES: Mapping[Verb, DecisionKind] = {"approve": "approved", "edit": "edited", "reject": "rejected", "respond": "responded", "answer": "answered"}
 ALL: tuple[Verb, ...] = ("approve", "edit", "reject", "respond")
 GATES: frozenset[str] = frozenset({"approval", "result", "hold"})
 """Kinds that are decided with approve, edit, reject or respond."""
@@ -174,7 +175,8 @@ class Interrupt:
         intent: the recorded arguments that are to run.
         question, schema, choices: what is asked and the JSON Schema of an answer; `schema` of an approval is that of its arguments.
         digest: SHA-256 (hex) of what was recorded; it never changes.
-        value: for a `result`, what waits to be shown to the model; for an `event`, its name and key; for a `child`, its id.
+        value: for a `result`, what waits to be shown to the model; for a `child`, its id; for an `event`, its name and key; for a call
+            `in_doubt`, which one and why.
         url: where a person finds it, when the App has a `base_url`.
     """
 

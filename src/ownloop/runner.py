@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -23,7 +23,6 @@ from .wake import Setting, Wake
 
 log = logging.getLogger("ownloop")
 
-End = Literal["suspended", "turn", "failed", "fenced"]
 CRASH_LIMIT = 5
 """Wakes in a row that may die without an end; one more and the thread is failed instead of killing the next worker."""
 
@@ -46,32 +45,19 @@ class Agent:
         return {**{intent.intent_name: intent for intent in names_in_reach(self.handler)}, **self.intents}
 
 
-@dataclass(frozen=True)
-class WakeResult:
-    """How a wake ended, and whether the thread can be claimed again at once."""
-
-    end: End
-    runnable: bool = False
-
-
-@asynccontextmanager
-async def no_deps(thread: Thread[Any]) -> Any:
-    yield None
-
-
 class Runner:
     """Runs wakes of the agents of one App."""
 
     def __init__(self, setting: Setting, agents: Mapping[str, Agent], deps: Deps | None, resolve: Callable[[Any], str]) -> None:
-        self._setting, self._agents, self._deps, self._resolve = setting, agents, deps or no_deps, resolve
+        self._setting, self._agents, self._deps, self._resolve = setting, agents, deps or (lambda thread: nullcontext()), resolve
         self.wakes: set[Wake] = set()
 
-    async def run_one(self, thread_id: str) -> WakeResult | None:
-        """Claim the thread and run its handler once; None if it was not runnable."""
+    async def run_one(self, thread_id: str) -> bool:
+        """Claim the thread, if it is runnable, and run its handler once; whether it is runnable again at once."""
         asked = self._setting.store.clock.ticks()
         claim = await self._setting.store.claim(thread_id, self._agents.keys(), self._setting.ttl)
         if claim is None:
-            return None
+            return False
         wake = await self.begin(claim, asked)
         try:
             return await _OneWake(wake, claim, self._agents[claim.row.agent], self._deps, self.about(claim.row.agent)).run()
@@ -108,7 +94,7 @@ class _OneWake:
     def _enter(self, passed: frozenset[str]) -> Thread[Any]:
         return Thread(self._wake, self._about, self._claim.row, None, interject=self._agent.interject, passed=passed)
 
-    async def run(self) -> WakeResult:
+    async def run(self) -> bool:
         if self._claim.crashes > CRASH_LIMIT:
             return await self._fail(_poisoned(self._claim.crashes), tells=False)
         try:
@@ -151,7 +137,7 @@ class _OneWake:
         branches = (*self._thread._handed.values(), *self._thread._named.values())
         return any(branch.waiting for branch in branches) and (value is None or wake.raised)
 
-    async def _unwound(self, error: BaseException) -> WakeResult:
+    async def _unwound(self, error: BaseException) -> bool:
         if only_suspends(error):
             return await self._suspend()
         if isinstance(error, StoreError) and self._wake.sealed is error:
@@ -164,19 +150,19 @@ class _OneWake:
             raise error  # a cancelled loop, KeyboardInterrupt: the lease runs out, the thread goes on elsewhere
         return await self._fail(error, tells=not isinstance(error, OwnloopError))
 
-    async def _suspend(self) -> WakeResult:
+    async def _suspend(self) -> bool:
         wake = self._wake
         if wake.stopping in ("lost", "cancelled", "closed"):
-            return WakeResult("fenced")
+            return False
         try:
             if leftovers := self._thread._leftovers():
                 await wake.settle(*leftovers)
-            return WakeResult("suspended", await wake.release())
+            return await wake.release()
         except (Suspend, StoreError) as error:
             log.warning("%s: not released (%r); its lease runs out by itself", wake.thread_id, error)
-            return WakeResult("fenced")
+            return False
 
-    async def _end_turn(self, value: Any) -> WakeResult:
+    async def _end_turn(self, value: Any) -> bool:
         wake = self._wake
         wake.sealed = None  # the questions of calls in doubt are still asked
         try:
@@ -185,7 +171,7 @@ class _OneWake:
             return await self._suspend()
         data = self._written(value)
         turn = Draft("turn_ended", {**data, "read": self._read()})
-        return await self._finish("done", [*ends, turn], data, due=wake.history.due(wake.now) if aside else None, aside=aside)
+        return await self._finish("done", [*ends, turn], data, wake.history.due(wake.now) if aside else None, aside)
 
     def _written(self, value: Any) -> dict[str, Json]:
         try:
@@ -201,31 +187,21 @@ class _OneWake:
         missed = any(message.seq < last for message in history.unread())
         return history.counters.read if missed else max(history.counters.read, self._wake.snapshot)
 
-    async def _fail(self, error: Exception, *, tells: bool) -> WakeResult:
+    async def _fail(self, error: Exception, *, tells: bool) -> bool:
         wake = self._wake
         log.error("%s of %s failed: %s: %s", wake.thread_id, self._agent.name, type(error).__name__, error, exc_info=error)
         data = {"error": wake.setting.redact(error_json(error))}
-        return await self._finish("failed", [Draft("failed", data)], data if tells else None)
+        return await self._finish("failed", [Draft("failed", data)], data if tells else None, None, ())
 
-    async def _finish(
-        self,
-        status: Literal["done", "failed"],
-        drafts: list[Draft],
-        told: Mapping[str, Json] | None,
-        due: datetime | None = None,
-        aside: Sequence[str] = (),
-    ) -> WakeResult:
-        """End the wake with its thread; `told` is what the parent hears."""
+    async def _finish(self, status: Literal["done", "failed"], drafts: list[Draft], told: Json, due: datetime | None, aside: Sequence[str]) -> bool:
+        """End the wake with its thread; `told` is the data that the parent hears, or None."""
         wake, parent = self._wake, self._claim.row.parent
         tell = None if parent is None or told is None else Draft("outcome", {**told, "request": parent[1]})
         try:
-            goes_on = await wake.store.finish(
-                wake.thread_id, wake.epoch, drafts, status=status, seen=wake.history.head, due=due, aside=aside, tell=tell
-            )
+            return await wake.store.finish(wake.thread_id, wake.epoch, drafts, status=status, seen=wake.history.head, due=due, aside=aside, tell=tell)
         except Fenced as refusal:
             wake.stop("lost" if refusal.why == "lease" else refusal.why)
             return await self._suspend()
-        return WakeResult("turn" if status == "done" else "failed", goes_on)
 
 
 def _poisoned(crashes: int) -> OwnloopError:

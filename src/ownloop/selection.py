@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from . import ids
-from .calls import error_json, is_async
-from .clock import from_micros, micros
+from .calls import error_json
+from .clock import micros
 from .events import Draft, sparse
 from .intents import Intent, UnknownIntent, arguments_of, schema_digest
-from .wake import Wake, in_thread
+from .wake import Wake, is_async, result_of
 
 log = logging.getLogger("ownloop")
 
 TRIES = 8
 """How often in a row the model may fail for a moment before the thread fails."""
-
-
-def check_backoff(wake: Wake) -> None:
-    """Suspend while the model's last failure asks for time."""
-    failures = wake.history.model_failures
-    if failures and from_micros(failures[-1].data.get("retry_at", 0)) > wake.now:
-        raise wake.suspend()
 
 
 async def select(wake: Wake, thread: Any, decide: Any, known: Mapping[str, type[Intent]]) -> list[Intent]:
@@ -35,18 +28,11 @@ async def select(wake: Wake, thread: Any, decide: Any, known: Mapping[str, type[
         TypeError: the answer is no intent, or none that is declared.
     """
     try:
-        answer = await wake.interruptible(_ask(decide, thread))
+        answer = await wake.interruptible(result_of(partial(decide, thread), is_async(decide)))
     except Exception as error:
         await _failed(wake, error)
         raise
     return _checked(answer, decide, known)
-
-
-async def _ask(decide: Any, thread: Any) -> Any:
-    if is_async(decide):
-        return await decide(thread)
-    answer = await in_thread(decide, thread)
-    return await answer if inspect.isawaitable(answer) else answer
 
 
 async def _failed(wake: Wake, error: Exception) -> None:
@@ -100,11 +86,5 @@ def _checked(answer: Any, decide: Any, known: Mapping[str, type[Intent]]) -> lis
 
 def draft(thread_id: str, number: int, first: int, intent: Intent, read: int, size: int) -> Draft:
     """One selection as it is recorded; `read` is how much of the log the model had before it."""
-    data = {
-        "intent": intent.intent_name,
-        "arguments": arguments_of(intent),
-        "schema": schema_digest(type(intent)),
-        "read": read,
-        **sparse(batch=first if size > 1 else None),
-    }
-    return Draft("selected", data, ids.step_id(thread_id, number))
+    call = {"intent": intent.intent_name, "arguments": arguments_of(intent), "schema": schema_digest(type(intent)), "read": read}
+    return Draft("selected", call | sparse(batch=first if size > 1 else None), ids.step_id(thread_id, number))

@@ -30,7 +30,7 @@ class Agents:
     """What a step must know of the program around it: intents by name, and the result types of agents (for `join`)."""
 
     name: str
-    intents: Mapping[str, type[Intent]]
+    intents: dict[str, type[Intent]]
     resolve: Callable[[str | Callable[..., Any]], str]
     result_type: Callable[[str], Any]
 

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from . import calls, ids, selection, waits
 from .branch import Branch
 from .errors import CallNoLongerValid, StepIgnored, TwoLoops, only_suspends
-from .events import Draft, Event, Json, sparse
+from .events import Draft, Event, Json
 from .history import Events, StepLog, Usage
 from .intents import Intent, UnknownIntent, arguments_of, by_name, find_intents, load_intent
 from .step import Agents, Step
@@ -54,7 +54,7 @@ class Thread(Generic[D]):
         self._handed: dict[str, Branch] = {}
         self._named: dict[str, Branch] = {}
         self._site: tuple[str, int] | None = None
-        self._learned: set[int] = set()
+        self._learned: dict[int, Any] = {}
         self.id: str = wake.thread_id
         self.key: str | None = claim_row.key
         self.agent: str = claim_row.agent
@@ -193,10 +193,9 @@ class Thread(Generic[D]):
         if self._site is not None and self._site != site:
             raise TwoLoops(self.agent, self._site, site)
         self._site = site
-        if id(decide) not in self._learned:
-            self._learned.add(id(decide))
-            declared = by_name(find_intents(decide, caller))
-            cast(dict[str, type[Intent]], self._agents.intents).update(declared)
+        if self._learned.get(id(decide)) is not decide:
+            self._learned[id(decide)] = decide
+            self._agents.intents.update(by_name(find_intents(decide, caller)))
 
     async def _next(self, decide: Any) -> Step[Any]:
         while True:
@@ -219,23 +218,22 @@ class Thread(Generic[D]):
 
     async def _hand_out(self, log: StepLog) -> Step[Any] | None:
         """The step, or None if the operator's breakpoint has dealt with it. Parks at the breakpoint."""
-        branch = self._handed[log.id] = Branch(self._wake, log, self._wake.history.head, log.arguments)
-        step: Step[Any] = Step(branch, self._agents)
+        step = self._begin(log)
+        branch = self._handed[log.id]
         is_held = not log.is_touched and any(on is None or on == log.name for on in self._wake.holds)
         if not is_held and "hold" not in log.ops:
             return step
         decision = await waits.hold(branch, log.selected.data.get("schema") if log.selected else None)
         if decision is None:
             raise branch.suspend()
-        if decision.granted:
-            return step
-        branch.met.add("close")
-        return None
+        branch.met.update(() if decision.granted else ("close",))
+        return step if decision.granted else None
 
     async def _select(self, decide: Any) -> None:
         ends = [await self._end(branch) for step in self._wake.history.open_steps() if (branch := self._handed.get(step.id)) is not None]
         wake, history = self._wake, self._wake.history
-        selection.check_backoff(wake)
+        if history.backs_off(wake.now):
+            raise wake.suspend()
         await wake.refresh()
         ends = [draft for draft in ends if history.steps[draft.step_id or ""].ended is None]
         read = history.head
@@ -258,9 +256,7 @@ class Thread(Generic[D]):
             raise branch.suspend()
         if is_ignored:
             raise self._ignored(branch)
-        reason, result = branch.closed or (None, None)
-        data = sparse(reason=reason or None, result=result)
-        return Draft("ended", data, branch.log.id)
+        return branch.end()
 
     def _ignored(self, branch: Branch) -> Exception:
         intent = load_intent(branch.log.name, branch.arguments, self._agents.intents)
@@ -278,16 +274,16 @@ class Thread(Generic[D]):
                 steps[log.id] = step
         return await _Branches(self, steps, fn).gather()
 
-    def _again(self, step_id: str) -> Step[Any]:
-        """Hand a step out once more in this wake: its answer has come."""
-        log = self._wake.history.steps[step_id]
-        branch = self._handed[step_id] = Branch(self._wake, log, self._wake.history.head, log.arguments)
+    def _begin(self, log: StepLog) -> Step[Any]:
+        """A step at the beginning of its branch; also once more in this wake, when its answer has come."""
+        branch = self._handed[log.id] = Branch(self._wake, log, self._wake.history.head, log.arguments)
         return Step(branch, self._agents)
 
     async def _end_turn(self) -> tuple[list[Draft], list[str]]:
         """The ends of all steps but those set aside, and the ids of those. Raises Suspend while a call is in doubt."""
         history = self._wake.history
-        aside = [step for step in history.open_steps() if step.id not in self._handed and (history.is_aside(step) or self._is_interjected(step))]
+        fresh = [step for step in history.open_steps() if step.id not in self._handed]
+        aside = [step for step in fresh if history.is_aside(step) or (self._interject and step.open_requests())]
         ends = []
         for log in [*history.open_steps(), *(step for step in history.steps.values() if step.is_named)]:
             if log in aside:
@@ -295,13 +291,8 @@ class Thread(Generic[D]):
             branch = self._handed.get(log.id) or Branch(self._wake, log, history.head, log.arguments)
             await calls.end_doubts(branch)
             if not log.is_named:
-                reason, result = branch.closed or (None, None)
-                data = sparse(status=None if log.id in self._handed else "skipped", reason=reason or None, result=result)
-                ends.append(Draft("ended", data, log.id))
+                ends.append(branch.end(None if log.id in self._handed else "skipped"))
         return ends, [step.id for step in aside]
-
-    def _is_interjected(self, step: StepLog) -> bool:
-        return self._interject and bool(step.open_requests())
 
     def _leftovers(self) -> list[Draft]:
         """Open requests that the program passed by, to be closed as superseded."""
@@ -361,7 +352,7 @@ class _Branches(Generic[T]):
             closings = (request.closing for request in branch.log.requests.values())
             if any(closing is not None and closing.seq > branch.upto and closing.seq not in wake.history.own for closing in closings):
                 self._parked.discard(step_id)
-                self._tasks[asyncio.ensure_future(self._enter(self._thread._again(step_id)))] = step_id
+                self._tasks[asyncio.ensure_future(self._enter(self._thread._begin(branch.log)))] = step_id
 
 
 async def _text(work: Awaitable[str]) -> str:

@@ -161,6 +161,7 @@ def name_of(fn: Callable[..., Any]) -> str:
     return str(getattr(inner, "__name__", None) or type(inner).__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Call:
     """The call that is running: its idempotency key, whether it should stop, and where to report progress.
 
@@ -168,12 +169,11 @@ class Call:
         key: the same for every start and try of this operation, different for any other; hand it to the remote side.
     """
 
-    def __init__(self, key: str, thread_id: str, step_id: str, stop: Callable[[], bool], report: Callable[[Json], None]) -> None:
-        self.key = key
-        self.thread_id = thread_id
-        self.step_id = step_id
-        self._stop = stop
-        self._report = report
+    key: str
+    thread_id: str
+    step_id: str
+    _stop: Callable[[], bool]
+    _report: Callable[[Json], None]
 
     @property
     def stop_requested(self) -> bool:

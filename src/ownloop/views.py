@@ -15,8 +15,6 @@ from .tools import ErrorInfo
 
 OperationState = Literal["done", "failed", "waiting", "running", "unknown", "expired", "superseded", "withdrawn"]
 
-_PREFIXES = {"run": "run", "ask": "question", "wait": "event", "sleep": "timer", "spawn": "child", "doubt": "in_doubt"}
-
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -83,8 +81,7 @@ def thread_view(row: ThreadRow, events: Sequence[Event] = (), interrupts: Sequen
 
 def step_views(history: History) -> list[StepView]:
     """All steps that the history holds, selected ones in order, named ones where they began."""
-    steps = [step for step in history.steps.values() if step.selected is not None or step.is_named]
-    return [step_view(history, step) for step in steps]
+    return [step_view(history, step) for step in history.steps.values() if step.selected is not None or step.is_named]
 
 
 def step_view(history: History, step: StepLog) -> StepView:
@@ -95,13 +92,9 @@ def step_view(history: History, step: StepLog) -> StepView:
 
 def operation(op: Op) -> Operation:
     """One operation as a value."""
-    prefix, _, rest = op.key.partition(":")
-    kind = _PREFIXES.get(prefix.split("#")[0].split("@")[0], prefix)
-    if kind == "run":
-        return _run(op, rest)
     request = op.request
     if request is None:
-        return Operation(kind, rest, "unknown")
+        return _run(op, op.key.removeprefix("run:"))
     data = request.event.data
     name = data.get("question") or data.get("event") or data.get("agent") or data.get("call") or data.get("name") or ""
     return Operation(data["kind"], name, _state(request), _value(request), _error(request.closing))

@@ -56,9 +56,9 @@ async def _gate(branch: Branch, key: str, policy: ApprovalPolicy, request: Mappi
     closing = await branch.park(key, draft, again=_AGAIN[policy.on_expiry])
     if closing is None:
         return None
-    decision = _request(branch, closing).decision()
+    one = _request(branch, closing)
+    decision = one.decision()
     if decision is not None and decision.kind == "expired" and policy.on_expiry == "fail":
-        one = _request(branch, closing)
         raise Expired(interrupt_of(branch.wake.thread_id, "", one.status, one.event, one.votes, one.closing))
     return decision
 
@@ -69,12 +69,9 @@ def _request(branch: Branch, closing: Event) -> Request:
 
 def _editor(branch: Branch, arguments: Json) -> Decision | None:
     """The decision of the person who edited the call into what it is now."""
-    for request in reversed(branch.log.requests.values()):
-        if request.kind == "approval" and branch.wake.history.closing(request, branch.upto) is not None:
-            decision = request.decision()
-            if decision is not None and decision.kind == "edited" and decision.value == arguments:
-                return decision
-    return None
+    seen = [one for one in branch.log.requests.values() if one.kind == "approval" and branch.wake.history.closing(one, branch.upto) is not None]
+    decisions = (one.decision() for one in reversed(seen))
+    return next((one for one in decisions if one is not None and one.kind == "edited" and one.value == arguments), None)
 
 
 def _vote_json(decision: Decision) -> Json:
@@ -92,19 +89,12 @@ async def question(
     adapter = type_adapter(str if schema is None and choices is None else schema if schema is not None else Any, f"schema={schema!r}")
     offered = None if choices is None else [model_value(choice) for choice in choices]
     asked = adapter.json_schema() if schema is not None else {"type": "string"} if choices is None else {"enum": offered}
-    request = {
-        "kind": "question",
-        "name": branch.log.name,
-        "question": text,
-        "schema": asked,
-        **sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None),
-    }
+    request = {"kind": "question", "name": branch.log.name, "question": text, "schema": asked}
+    request |= sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None)
     key = branch.key("ask", digest([text, asked, offered])[:12], label)
     closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires))
-    if closing is None:
-        return None
-    if closing.data["kind"] == "expired":
-        return (None,)
+    if closing is None or closing.data["kind"] == "expired":
+        return None if closing is None else (None,)
     return (revive(adapter, closing.data["value"], branch.log.id, key),)
 
 
@@ -116,9 +106,7 @@ async def event(branch: Branch, name: str, key: str | None, timeout: timedelta |
     op = branch.key("wait", name if key is None else f"{name}:{key}", label)
     request = {"kind": "event", "name": branch.log.name, "event": name, "key": key}
     closing = await branch.park(op, Draft("request", request, branch.log.id, op, expires=timeout))
-    if closing is None:
-        return None
-    return (closing.data.get("payload"),)
+    return None if closing is None else (closing.data.get("payload"),)
 
 
 async def timer(branch: Branch, until: timedelta | datetime | str, label: str | None) -> bool:
@@ -141,8 +129,7 @@ async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str
     value = branch.wake.setting.redact(model_value(input))
     new = NewThread(agent, [Draft("input", {"input": value, **sparse(budget=budget)})])
     request = {"kind": "child", "name": branch.log.name, "agent": agent}
-    event = await branch.wake.spawn(Draft("request", request, branch.log.id, key), new)
-    return str(event.data["child"])
+    return str((await branch.wake.spawn(Draft("request", request, branch.log.id, key), new)).data["child"])
 
 
 async def children(branch: Branch, thread_ids: Sequence[str], types: Sequence[Any]) -> list[Outcome[Any]] | None:
@@ -155,7 +142,7 @@ async def children(branch: Branch, thread_ids: Sequence[str], types: Sequence[An
             raise ProgramChanged(branch.log.id, f"{thread_id} is no child of this thread", "join what step.spawn(…) gave back")
         closing = branch.wake.history.closing(request, branch.upto)
         if closing is None:
-            branch.waiting = branch.wake.parked = True
+            branch.waiting = True
             return None
         outcomes.append(_child_outcome(closing, adapter, branch))
     return outcomes

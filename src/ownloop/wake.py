@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from .errors import StoreError, Suspend, is_unwinding
@@ -58,7 +60,6 @@ class Wake:
         now: the store's clock at the claim.
         snapshot: the head of the log at the claim: what `release` will call seen.
         stopping: why nothing more begins ("paused", "cancelled", "closed", "lost", "shutdown", "superseded", "overtaken", "frozen"), or None.
-        parked: whether an operation waits, raised or not.
         raised: whether an operation of this wake raised Suspend.
     """
 
@@ -73,7 +74,6 @@ class Wake:
         self.history = history
         self.stopping: str | None = None
         self.sealed: BaseException | None = None
-        self.parked = False
         self.raised = False
         self.live: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._lease_until = asked + setting.ttl.total_seconds()
@@ -109,7 +109,7 @@ class Wake:
 
     def suspend(self) -> Suspend:
         """The exception that unwinds the handler."""
-        self.parked = self.raised = True
+        self.raised = True
         return Suspend()
 
     def _may_begin(self, selecting: bool) -> None:
@@ -248,7 +248,20 @@ class Wake:
         self.sealed = self.sealed or Suspend()
 
 
-async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+@lru_cache(maxsize=1024)
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to await."""
+    inner = inspect.unwrap(fn.func if isinstance(fn, partial) else fn)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))
+
+
+async def result_of(call: Callable[[], Any], in_loop: bool) -> Any:
+    """What a function of the user's gives, called here or in a thread."""
+    result = call() if in_loop else await in_thread(call)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def in_thread(function: Callable[[], T]) -> T:
     """A sync function in a daemon thread of its own, with this context. Cancelling lets it go; it cannot be cut."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -264,7 +277,7 @@ async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
     def work() -> None:
         try:
-            value, error = context.run(function, *args, **kwargs), None
+            value, error = context.run(function), None
         except BaseException as caught:  # handed over whole, also KeyboardInterrupt of a sub-interpreter
             value, error = None, RuntimeError(f"{caught!r} in a thread") if isinstance(caught, StopIteration) else caught
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -81,15 +82,17 @@ async def test_ten_thousand_parked_threads_cost_few_tasks_and_little_memory(url:
         tasks, grown, seconds = json.loads(worker.says("parked"))
         print(f"10,000 parked threads: {tasks} tasks, {grown / 1e6:.1f} MB more, parked after {seconds:.1f} s")
         app = App(url)
-        waiting = (await app.interrupts(limit=1))[0]
-        told = time.monotonic()
-        await app.approve(waiting, by="ann")
-        woken = float(worker.says("began")) - told
-        print(f"one of them woke after {woken * 1000:.0f} ms")
+        delays = []
+        for waiting in await app.interrupts(limit=7):
+            told = time.monotonic()
+            await app.approve(waiting, by="ann")
+            delays.append(float(worker.says("began")) - told)
+        woken = statistics.median(delays)
+        print(f"one of them wakes after {woken * 1000:.0f} ms (median of 7), {max(delays) * 1000:.0f} ms at most")
         await app.aclose()
     assert tasks <= 50
     assert grown <= 20e6
-    assert woken < 0.5
+    assert woken < 0.1
 
 
 @contextmanager

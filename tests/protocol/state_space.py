@@ -76,9 +76,8 @@ class Explorer(Moves):
         workers = sorted(self._worker_key(state, one) for one in state.workers if one is not None)
         lease = None if row.lease_until is None else row.lease_until > state.now
         due = None if row.due is None else max(row.due - state.now, -TTL)
-        waits = tuple(
-            (seq, max(at - micros_of(state.now), 0)) for seq, item in state.thread.interrupts.items() if (at := deadline_of(item)) is not None
-        )
+        ends = {seq: deadline_of(item) for seq, item in state.thread.interrupts.items()}
+        waits = tuple((seq, max(at - micros_of(state.now), 0)) for seq, at in ends.items() if at is not None)
         log = tuple(label_of(event) for event in state.thread.events)
         status = tuple(item.status for item in state.thread.interrupts.values())
         counters = (row.status, row.woken, row.seen, lease, due, state.thread.barrier, waits)

@@ -81,7 +81,7 @@ def stopped_child(request: int, status: str, control: Draft) -> Draft:
 
 
 def notice_of(event: Draft, status: str | None = None) -> NoticeName | None:
-    """The notice that an event causes, if any: interrupts are told of where a person can decide them; `status` is what a `turn_ended` or `control` led to."""
+    """The notice that an event causes, if any: of interrupts only where a person can decide them; `status` is what a `control` led to."""
     if event.kind == "input":
         return "thread.started"
     if event.kind == "failed":
