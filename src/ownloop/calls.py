@@ -270,7 +270,11 @@ async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
 async def _invoke(call: Run) -> Any:
     """Call the function; the lease is looked at right before, where the function runs."""
     wake = call.branch.wake
-    report = partial(wake.setting.progress, wake.thread_id, f"{call.step_id}/{call.key}")
+    setting, place = wake.setting, f"{call.step_id}/{call.key}"
+
+    def report(item: Json) -> None:
+        setting.progress(wake.thread_id, place, setting.redact(item))
+
     call_context(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report))
 
     def enter() -> Any:

@@ -100,7 +100,8 @@ class Step(Generic[I]):
     def close(self, reason: str | None = None, result: Any = None) -> Awaitable[None]:
         """Say that nothing (more) is to be done; `reason` and `result` are shown to the model."""
         self._branch.met.add("close")
-        self._branch.closed = (reason, self._branch.wake.setting.redact(calls.model_value(result)))
+        redact = self._branch.wake.setting.redact
+        self._branch.closed = (redact(reason), redact(calls.model_value(result)))
         return _Done()
 
     # ---- people ----------------------------------------------------------------------------------------------------------------

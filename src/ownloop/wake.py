@@ -79,6 +79,7 @@ class Wake:
         self._lease_until = asked + setting.ttl.total_seconds()
         self._cancellable: set[asyncio.Task[Any]] = set()
         self._news = asyncio.Event()
+        self._main = asyncio.current_task()
 
     # ---- the lease (Holder) -----------------------------------------------------------------------------------------------
 
@@ -118,6 +119,9 @@ class Wake:
 
     async def _write(self, write: Coroutine[Any, Any, Begun | Event | list[Event]]) -> list[Event]:
         """A write and what follows from it, whole: a branch that is cancelled meanwhile hears of it afterwards."""
+        current = asyncio.current_task()
+        if current is self._main or current in self.live.values():
+            return await self._fenced(write)
         task = asyncio.ensure_future(self._fenced(write))
         try:
             return await asyncio.shield(task)
@@ -190,9 +194,13 @@ class Wake:
 
     async def release(self) -> bool:
         """End the wake in order. Returns whether the thread is runnable at once."""
-        seen = 0 if self.stopping is not None else self.snapshot  # what was stopped half-way goes on as soon as it may
+        seen = (
+            0 if self.stopping is not None or isinstance(self.sealed, asyncio.CancelledError) else self.snapshot
+        )  # what was stopped half-way goes on as soon as it may
         due = self.history.due(self.now)
-        if not isinstance(self.sealed, Suspend | Fenced | None):  # a begin failed: tried again after a while, not in a rush and not never
+        if not isinstance(
+            self.sealed, Suspend | Fenced | asyncio.CancelledError | None
+        ):  # a begin failed: tried again after a while, not in a rush and not never
             later = self.store.clock.now() + self.setting.ttl
             due = later if due is None else min(due, later)
         return await self.store.release(self.thread_id, self.epoch, seen=seen, due=due)

@@ -72,9 +72,7 @@ async def test_a_process_that_is_told_to_end_finishes_what_it_started_and_lets_g
             return len(await app.threads(status="done")) == 2
 
         await apart.until(both_done, "the next process goes on")
-        print(
-            f"{written} of 41 effects before the signal; the next process had done the rest after {time.monotonic() - began:.2f} s; the lease was 60 s"
-        )
+        print(f"{written} of 41 effects before the signal; the next process did the rest in {time.monotonic() - began:.2f} s; the lease was 60 s")
         following.send_signal(number)
         assert following.wait(10) == 0
     assert time.monotonic() - began < 20

