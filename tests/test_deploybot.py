@@ -234,7 +234,7 @@ DEPLOY = """
 import asyncio, os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import deploybot
-from ownloop.tools import Call, call_context
+from ownloop.tools import Call, running
 at = deploybot.Repository(sys.argv[2], sys.argv[3])
 switch = at._switch
 def at_the_moment(release):
@@ -242,7 +242,7 @@ def at_the_moment(release):
         switch(release)
     os.kill(os.getpid(), signal.SIGKILL)
 at._switch = at_the_moment
-call_context(Call("the key", "thr", "stp", lambda: False, print))
+running.set(Call("the key", "thr", "stp", lambda: False, print))
 at.deploy("v1.9.0", "production")
 """
 
@@ -262,9 +262,9 @@ def test_verify_knows_on_which_side_of_the_switch_a_process_was_killed(bot: Modu
 
 
 def replace(bot: ModuleType, at: Any, tag: str, key: str) -> None:
-    from ownloop.tools import Call, call_context
+    from ownloop.tools import Call, running
 
-    call_context(Call(key, "thr", "stp", lambda: False, print))
+    running.set(Call(key, "thr", "stp", lambda: False, print))
     at.deploy(tag, "production")
     assert at.standing("production").tag == tag
 

@@ -360,7 +360,10 @@ class App:
         while True:
             row = await self._interrupt_row(id)
             shown = await self._shown(row)
-            self._check_open(shown, digest)
+            if shown.status != "open":
+                raise Expired(shown) if shown.status == "expired" else AlreadyDecided(shown)
+            if digest is not None and digest != shown.digest:
+                raise ArgumentsChanged(shown, digest)
             known = self.agents[row.agent].known_intents() if row.agent in self.agents else {}
             draft = deciding.answer(shown, verb, actor, value, note, shown.schema, known, self._redact)
             try:
@@ -368,18 +371,9 @@ class App:
             except Refused as refusal:
                 if refusal.why == "expired":
                     raise Expired(shown) from None
-                continue  # somebody was first: read again what it is now
-            await self._wake(row.thread_id)
-            return await self.interrupt(id)
-
-    @staticmethod
-    def _check_open(shown: Interrupt, digest: str | None) -> None:
-        if shown.status == "expired":
-            raise Expired(shown)
-        if shown.status != "open":
-            raise AlreadyDecided(shown)
-        if digest is not None and digest != shown.digest:
-            raise ArgumentsChanged(shown, digest)
+            else:  # otherwise somebody was first: read again what it is now
+                await self._wake(row.thread_id)
+                return await self.interrupt(id)
 
     async def interrupt(self, id: str) -> Interrupt:
         """One interrupt by its id, whatever its status."""

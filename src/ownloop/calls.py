@@ -24,7 +24,7 @@ from .errors import CallNoLongerValid, ProgramChanged
 from .events import Draft, Event, Json, clip, digest, sparse, to_json
 from .history import Op
 from .intents import Intent, UnknownIntent
-from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, call_context, promise_of
+from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, promise_of, running
 from .wake import is_async, result_of
 
 log = logging.getLogger("ownloop")
@@ -67,8 +67,14 @@ async def run(
     branch: Branch, intent: Intent | None, label: str | None, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Outcome[Any]:
     """See `Step.run`."""
+    if not callable(fn):
+        raise TypeError(f"step.run({fn!r}): pass the function itself, then its arguments: step.run(deploy, tag)")
     await branch.read()
-    call = _identify(branch, intent, label, fn, args, kwargs)
+    promise, returns = promise_of(fn), result_type(fn)
+    if not args and not kwargs and intent is not None and not isinstance(intent, UnknownIntent):
+        kwargs = _from_intent(fn, intent)
+    shape = None if label is not None else digest([[_plain(arg) for arg in args], {name: _plain(arg) for name, arg in kwargs.items()}])[:16]
+    call = _same_or_edited(Run(branch, fn, args, kwargs, promise, returns, branch.key("run", promise.name, label), shape))
     if (live := branch.wake.live.get((call.step_id, call.key))) is not None:
         return _outcome(await asyncio.shield(live), call)
     op = call.op
@@ -87,19 +93,6 @@ async def run(
 
 
 # ---- identity ----------------------------------------------------------------------------------------------------------------
-
-
-def _identify(
-    branch: Branch, intent: Intent | None, label: str | None, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Run:
-    if not callable(fn):
-        raise TypeError(f"step.run({fn!r}): pass the function itself, then its arguments: step.run(deploy, tag)")
-    promise, returns = promise_of(fn), result_type(fn)
-    if not args and not kwargs and intent is not None and not isinstance(intent, UnknownIntent):
-        kwargs = _from_intent(fn, intent)
-    key = branch.key("run", promise.name, label)
-    known = None if label is not None else digest([[_plain(arg) for arg in args], {name: _plain(arg) for name, arg in kwargs.items()}])[:16]
-    return _same_or_edited(Run(branch, fn, args, kwargs, promise, returns, key, known))
 
 
 def _same_or_edited(call: Run) -> Run:
@@ -275,7 +268,7 @@ async def _invoke(call: Run) -> Any:
     def report(item: Json) -> None:
         setting.progress(wake.thread_id, place, setting.redact(item))
 
-    call_context(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report))
+    running.set(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report))
 
     def enter() -> Any:
         if not call.promise.reads and not wake.is_leased:

@@ -185,7 +185,7 @@ class Call:
         self._report({"done": done, "total": total, "text": text})
 
 
-_current: ContextVar[Call] = ContextVar("ownloop_call")
+running: ContextVar[Call] = ContextVar("ownloop_call")
 
 
 def current_call() -> Call:
@@ -195,11 +195,6 @@ def current_call() -> Call:
         LookupError: outside a function that `step.run` started.
     """
     try:
-        return _current.get()
+        return running.get()
     except LookupError:
         raise LookupError("current_call() is only there inside a function that step.run(...) started") from None
-
-
-def call_context(call: Call) -> Any:
-    """Make `call` current for the code that follows in this context."""
-    return _current.set(call)

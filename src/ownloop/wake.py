@@ -194,13 +194,10 @@ class Wake:
 
     async def release(self) -> bool:
         """End the wake in order. Returns whether the thread is runnable at once."""
-        seen = (
-            0 if self.stopping is not None or isinstance(self.sealed, asyncio.CancelledError) else self.snapshot
-        )  # what was stopped half-way goes on as soon as it may
+        is_cut = isinstance(self.sealed, asyncio.CancelledError)
+        seen = 0 if self.stopping is not None or is_cut else self.snapshot  # what was stopped half-way goes on as soon as it may
         due = self.history.due(self.now)
-        if not isinstance(
-            self.sealed, Suspend | Fenced | asyncio.CancelledError | None
-        ):  # a begin failed: tried again after a while, not in a rush and not never
+        if not is_cut and not isinstance(self.sealed, Suspend | Fenced | None):  # a begin failed: again after a while, not in a rush and not never
             later = self.store.clock.now() + self.setting.ttl
             due = later if due is None else min(due, later)
         return await self.store.release(self.thread_id, self.epoch, seen=seen, due=due)
