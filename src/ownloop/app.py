@@ -50,7 +50,8 @@ class App:
         url_or_store: "sqlite:///relative.db" (?synchronous=normal), "sqlite:////absolute.db", "memory://", or a `Store`.
         engine: who wakes threads; default the one that fits the store.
         deps: an async context manager `(thread) -> D`, entered once a wake, never stored.
-        redact: applied to JSON values before they are recorded: inputs, messages, results, errors, payloads, answers, notes.
+        redact: applied to JSON values before they are recorded: inputs, contexts, messages, questions,
+            reasons, results, errors, payloads, answers, notes; never to the arguments that a model selected: what is recorded is what runs.
         clock: replaces the store's clock (tests).
         lease: how long a wake that died keeps others out.
         concurrency: how many handlers run at once in this process.
@@ -204,7 +205,7 @@ class App:
         await self._open()
         name = self._agent_name(agent)
         drafts = [Draft("input", {"input": self._redact(model_value(input))})]
-        thread_id, _ = await self.store.create(NewThread(name, drafts, key, model_value(dict(context or {}))))
+        thread_id, _ = await self.store.create(NewThread(name, drafts, key, self._redact(model_value(dict(context or {})))))
         await self._wake(thread_id)
         return thread_id
 

@@ -37,10 +37,10 @@ def thread_to_prompt(thread: Readable, *views: View) -> str:
 
     Source: 12-factor agents, factor 3 ("own your context window").
     """
-    history = History(thread.id, thread.events)
-    events: Sequence[Event] = list(history.events)
+    events: Sequence[Event] = list(thread.events)
     for view in views:
         events = view(events)
+    history = History(thread.id, events)  # only what the views let through is shown, in decisions and pending steps too
     parts = [tag(*shown) for event in events for shown in _shown(event, history)]
     waiting = [_pending(history, step) for step in history.open_steps() if step.open_requests()]
     if waiting:
@@ -78,7 +78,7 @@ def _shown(event: Event, history: History) -> list[tuple[str, Json]]:
         case "appended":
             return [(_name(data["name"]), data["data"])]
         case "compacted":
-            return [("summary", data["summary"])] if event is history.compacted else []
+            return [("summary", data["summary"])] if history.compacted is not None and event.seq == history.compacted.seq else []
         case "selected":
             return [(_name(data["intent"]), data["arguments"])]
         case "outcome" if step is not None and "request" not in data:
@@ -93,7 +93,7 @@ def _shown(event: Event, history: History) -> list[tuple[str, Json]]:
 def _result(event: Event, step: StepLog) -> list[tuple[str, Json]]:
     """What the step's last run that is not a judge came to, as people let the model see it."""
     run = step.result_run()
-    if run is None or run.outcome is not event:
+    if run is None or run.outcome is None or run.outcome.seq != event.seq:
         return []
     review = next((one for one in reversed(step.requests.values()) if one.kind == "result" and one.event.data["call"] == run.key), None)
     if review is not None:
@@ -255,9 +255,14 @@ def redact(fn: Callable[[Json], Json]) -> View:
     """Show every event's data as `fn` makes it: for what may be in the log and must not reach the model."""
 
     def view(events: Sequence[Event]) -> Sequence[Event]:
-        return [replace(event, data=_mapping(fn(dict(event.data)))) for event in events]
+        return [replace(event, data={**_mapping(fn(dict(event.data))), **_bones(event)}) for event in events]
 
     return view
+
+
+def _bones(event: Event) -> dict[str, Json]:
+    """What ties events together; there is nothing to hide in it."""
+    return {key: event.data[key] for key in ("kind", "request", "call", "batch", "read", "verb", "upto", "kept", "counters") if key in event.data}
 
 
 def _mapping(value: Json) -> Mapping[str, Json]:

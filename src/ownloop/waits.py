@@ -50,7 +50,7 @@ async def result_approval(branch: Branch, policy: ApprovalPolicy, label: str | N
 
 
 async def _gate(branch: Branch, key: str, policy: ApprovalPolicy, request: Mapping[str, Json], edited: Decision | None) -> Decision | None:
-    data = {**request, "policy": policy.to_json(), **sparse(votes=None if edited is None else [_vote_json(edited)])}
+    data = {**request, "policy": branch.wake.setting.redact(policy.to_json()), **sparse(votes=None if edited is None else [_vote_json(edited)])}
     expires = policy.expires if isinstance(policy.expires, timedelta) else None
     draft = Draft("request", data, branch.log.id, key, expires=expires)
     closing = await branch.park(key, draft, again=_AGAIN[policy.on_expiry])
@@ -89,7 +89,7 @@ async def question(
     adapter = type_adapter(str if schema is None and choices is None else schema if schema is not None else Any, f"schema={schema!r}")
     offered = None if choices is None else [model_value(choice) for choice in choices]
     asked = adapter.json_schema() if schema is not None else {"type": "string"} if choices is None else {"enum": offered}
-    request = {"kind": "question", "name": branch.log.name, "question": text, "schema": asked}
+    request = {"kind": "question", "name": branch.log.name, "question": branch.wake.setting.redact(text), "schema": asked}
     request |= sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None)
     key = branch.key("ask", digest([text, asked, offered])[:12], label)
     closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires))
