@@ -1,5 +1,6 @@
 """Each exit code, and what people are told with it: what, why, the next command."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -172,7 +173,7 @@ def test_a_worker_ends_with_0_when_it_is_told_to_and_130_by_ctrl_c(terminal: Cal
 
 def test_a_reader_that_goes_away_is_no_failure(url: str, settled: Callable[..., list[str]]) -> None:
     settled(*["nothing"] * 40)
-    script = f"{sys.executable} -m ownloop export --all | head -1; echo ${{PIPESTATUS[0]}}"
+    script = f"{shlex.quote(sys.executable)} -m ownloop export --all | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], env=environment(url), capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[1] == "0"
     assert done.stderr == ""

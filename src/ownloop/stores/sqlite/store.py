@@ -106,19 +106,19 @@ class SqliteStore:
         return self._readers.small(lambda db: reads.pulse(db, thread_ids))
 
     async def release(self, thread_id: str, epoch: int, *, seen: int, due: datetime | None) -> bool:
-        return await self._writer.submit(lambda tx: wakes.release(tx, thread_id, epoch, seen, due))
+        return await self._writer.submit(lambda tx: wakes.release(tx, thread_id, epoch, seen, due), thread_id)
 
     async def begin(self, thread_id: str, epoch: int, drafts: Sequence[Draft], *, known: int, selecting: bool = False) -> Begun:
-        return await self._writer.submit(lambda tx: wakes.begin(tx, thread_id, epoch, drafts, known, selecting))
+        return await self._writer.submit(lambda tx: wakes.begin(tx, thread_id, epoch, drafts, known, selecting), thread_id)
 
     async def spawn(self, thread_id: str, epoch: int, draft: Draft, child: NewThread, *, known: int) -> Event:
-        return await self._writer.submit(lambda tx: wakes.spawn(tx, thread_id, epoch, draft, child, known))
+        return await self._writer.submit(lambda tx: wakes.spawn(tx, thread_id, epoch, draft, child, known), thread_id)
 
     async def fact(self, thread_id: str, epoch: int, draft: Draft, *, started: int | None = None) -> Event:
-        return await self._writer.submit(lambda tx: wakes.fact(tx, thread_id, epoch, draft, started))
+        return await self._writer.submit(lambda tx: wakes.fact(tx, thread_id, epoch, draft, started), thread_id)
 
     async def settle(self, thread_id: str, epoch: int, drafts: Sequence[Draft]) -> list[Event]:
-        return await self._writer.submit(lambda tx: wakes.settle(tx, thread_id, epoch, drafts))
+        return await self._writer.submit(lambda tx: wakes.settle(tx, thread_id, epoch, drafts), thread_id)
 
     async def finish(
         self,
@@ -132,7 +132,7 @@ class SqliteStore:
         aside: Collection[str] = (),
         tell: Draft | None = None,
     ) -> bool:
-        return await self._writer.submit(lambda tx: wakes.finish(tx, thread_id, epoch, drafts, status, seen, due, aside, tell))
+        return await self._writer.submit(lambda tx: wakes.finish(tx, thread_id, epoch, drafts, status, seen, due, aside, tell), thread_id)
 
     # ---- from outside ----------------------------------------------------------------------------------------------------------
 

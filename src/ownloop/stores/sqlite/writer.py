@@ -67,6 +67,7 @@ class Writer:
         self._turn = threading.Lock()
         self._gate = threading.Lock()
         self._is_scheduled = False
+        self._last = ""  # the thread that wrote last
         self._stopping = False
         self._pace = 0.0  # seconds that a commit takes, of late
         self._watch = _Watch(db, path)
@@ -75,12 +76,18 @@ class Writer:
 
     # ---- whoever submits ---------------------------------------------------------------------------------------------------------
 
-    async def submit(self, work: Work[T]) -> T:
-        """Do this work in a transaction; its result after the commit."""
+    async def submit(self, work: Work[T], thread: str = "") -> T:
+        """Do this work in a transaction; its result after the commit.
+
+        Two writes of one `thread` in a row: nobody else is writing now, and there is no group to wait for.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Job(work, future, loop))
-        if not self._is_scheduled:
+        is_alone, self._last = bool(thread) and thread == self._last and len(self._waiting) == 1, thread
+        if is_alone:
+            self._commit_here()
+        elif not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._soon)
         return await future
@@ -113,8 +120,12 @@ class Writer:
             self._waiting.append(job)
 
     def _soon(self) -> None:
-        """In the event loop, after what was ready: commit here, or call the thread."""
+        """In the event loop, after what was ready."""
         self._is_scheduled = False
+        self._commit_here()
+
+    def _commit_here(self) -> None:
+        """Commit in the event loop what waits, or call the thread."""
         if self._pace > QUICK_SECONDS or not self._turn.acquire(blocking=False):
             self._calls.put(None)
             return
