@@ -257,6 +257,16 @@ class WakePromises(StoreFixtures):
             await wake.begin(Draft("ended", {}, wake.step(9)), second)
         assert (await scene.row(wake.id)).head == 3
 
+    async def test_a_question_about_a_call_is_overtaken_by_an_outcome_that_its_asker_has_not_read(self, scene: Scene) -> None:
+        slow = await scene.wake()
+        started = await slow.started()
+        scene.clock.advance("31s")
+        asker = await scene.wake(slow.id)
+        await slow.outcome(started=started.seq)
+        with pytest.raises(Fenced, match="overtaken"):
+            await asker.request("in_doubt", call="run:f")
+        assert await scene.store.interrupts(thread=slow.id) == []
+
     async def test_a_start_is_overtaken_only_by_an_outcome_of_its_own_operation_after_that_position(self, scene: Scene) -> None:
         wake = await scene.wake()
         started = await wake.started()
