@@ -139,7 +139,8 @@ class Wake:
         except BaseException as error:  # its fate is unknown: never repeated blindly, and nothing follows it
             self.sealed = error
             raise
-        self.holds = written.holds if isinstance(written, Begun) else self.holds
+        if isinstance(written, Begun) and written.holds is not None:
+            self.holds = written.holds
         events = written.events if isinstance(written, Begun) else written if isinstance(written, list) else [written]
         self.history.wrote(events)
         return events

@@ -90,10 +90,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What a begin wrote, and the breakpoints as they stood in that commit."""
+    """What a begin wrote, and, of a selecting one, the breakpoints as they stood in that commit."""
 
     events: list[Event]
-    holds: tuple[str | None, ...] = ()
+    holds: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

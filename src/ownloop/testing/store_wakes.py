@@ -107,7 +107,7 @@ class WakePromises(StoreFixtures):
         wake = await scene.wake(thread)
         assert wake.claim.holds == ("deploy", None)
         await scene.store.drop("hold", thread)
-        assert (await wake.begin(Draft("selected", {}, wake.step()))).holds == (None,)
+        assert (await wake.begin(Draft("selected", {}, wake.step()), selecting=True)).holds == (None,)
 
     # ---- runnable ----------------------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class MemoryStore(Tables):
                 events += self._look(thread, event)
         if any(is_progress(draft) for draft in drafts):
             self._set(thread, released=max(thread.row.released, epoch - 1))
-        return Begun(events, self._holds(thread.row))
+        return Begun(events, self._holds(thread.row) if selecting else None)
 
     @transaction
     def spawn(self, thread_id: str, epoch: int, draft: Draft, child: NewThread, *, known: int) -> Event:

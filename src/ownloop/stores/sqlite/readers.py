@@ -32,6 +32,11 @@ class Readers:
         with self._gate:
             return self._look(self._near, look)
 
+    def one(self, look: Look[T]) -> T:
+        """A small look by one statement, which sees one state of the file by itself."""
+        with self._gate:
+            return patiently(self._path, lambda: look(self._near))
+
     async def large(self, look: Look[T]) -> T:
         """A look that may take long, in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._look(self._far, look))

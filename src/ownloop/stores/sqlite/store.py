@@ -160,7 +160,7 @@ class SqliteStore:
 
     async def events(self, thread_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         if limit is not None and limit <= LARGE:
-            return self._readers.small(lambda db: reads.events(db, thread_id, after, limit))
+            return self._readers.one(lambda db: reads.events(db, thread_id, after, limit))
         return await self._readers.large(lambda db: reads.events(db, thread_id, after, limit))
 
     async def recall(self, thread_id: str, step_id: str | None, upto: int) -> list[Event]:

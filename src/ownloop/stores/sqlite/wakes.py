@@ -67,7 +67,7 @@ def begin(tx: Transaction, thread_id: str, epoch: int, drafts: Sequence[Draft], 
             events += _look_into_mailbox(tx, row, event)
     if any(is_progress(draft) for draft in drafts):
         row.released = max(row.released, epoch - 1)
-    return Begun(events, tx.holds(row))
+    return Begun(events, tx.holds(row) if selecting else None)
 
 
 def spawn(tx: Transaction, thread_id: str, epoch: int, draft: Draft, child: NewThread, known: int) -> Event:
