@@ -54,7 +54,7 @@ class Thread(Generic[D]):
         self._handed: dict[str, Branch] = {}
         self._named: dict[str, Branch] = {}
         self._site: tuple[str, int] | None = None
-        self._learned: dict[int, Any] = {}
+        self._learned: Any = None
         self.id: str = wake.thread_id
         self.key: str | None = claim_row.key
         self.agent: str = claim_row.agent
@@ -193,8 +193,8 @@ class Thread(Generic[D]):
         if self._site is not None and self._site != site:
             raise TwoLoops(self.agent, self._site, site)
         self._site = site
-        if self._learned.get(id(decide)) is not decide:
-            self._learned[id(decide)] = decide
+        if self._learned != decide:  # equal: a method is a new object each time
+            self._learned = decide
             self._agents.intents.update(by_name(find_intents(decide, caller)))
 
     async def _next(self, decide: Any) -> Step[Any]:
