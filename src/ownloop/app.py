@@ -77,7 +77,6 @@ class App:
         self._engine: Engine | None = engine
         self._outbox = Outbox(self.store)
         self._board = ProgressBoard(self.store)
-        self._watchers: dict[str, list[Callable[[Any], None]]] = {}
         self._runner: Runner | None = None
         self._serving: list[asyncio.Task[None]] = []
         self._opening = asyncio.Lock()
@@ -312,7 +311,7 @@ class App:
         or started is copied; the new thread asks the model from there. Its id."""
         row = await self._row(thread)
         kept = forking.cut(row.id, await self.store.events(row.id), before)
-        new = NewThread(row.agent, forking.renumbered(kept, row.id), key, row.context)
+        new = NewThread(row.agent, forking.renumbered(kept), key, row.context)
         thread_id, _ = await self.store.create(new)
         await self._wake(thread_id)
         return thread_id
@@ -422,15 +421,14 @@ class App:
         return [await self._shown(row) for row in await self.store.interrupts(thread=within, after=place, **filters)]
 
     async def stream(self, thread: Ref, *, after: int = 0) -> AsyncIterator[Event | Delta | Progress]:
-        """Events after a position, as they are committed by any process, and in between what streams. Ends with the thread."""
-        thread_id = await self._id(thread)
-        async for item in follow(self.store, thread_id, after, self._watch):
-            yield item
+        """Events after a position, as they are committed by any process, and in between what streams. Ends with the thread.
 
-    def _watch(self, thread_id: str, said: Callable[[Any], None]) -> Callable[[], None]:
-        watchers = self._watchers.setdefault(thread_id, [])
-        watchers.append(said)
-        return lambda: watchers.remove(said)
+        Raises:
+            NotFound: there is no such thread.
+        """
+        row = await self._row(thread)
+        async for item in follow(self.store, row.id, after):
+            yield item
 
     # ---- the lease outside a wake ----------------------------------------------------------------------------------------------
 

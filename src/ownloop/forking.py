@@ -49,7 +49,7 @@ def _is_over(step: StepLog, event: Event) -> bool:
     return op.outcome is not None or (op.request is not None and op.request.closing is not None)
 
 
-def renumbered(events: Sequence[Event], old_thread: str) -> list[Draft]:
+def renumbered(events: Sequence[Event]) -> list[Draft]:
     """Events as drafts for a new thread: their references point to the new positions. `Store.create` gives the steps their new ids."""
     position = {event.seq: place for place, event in enumerate(events, 1)}
     drafts = []

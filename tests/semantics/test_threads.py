@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from worlds import Deploy, Done, Look, Note, World, approving, make_world, only, script
 
-from ownloop import Happened, Thread, current_call, tool
-from ownloop.errors import ThreadBusy
+from ownloop import App, Happened, Thread, current_call, tool
+from ownloop.errors import NotFound, ThreadBusy
 
 
 async def test_each_event_comes_once_oldest_first_to_every_thread_also_early_ones_and_duplicates_never(world: World) -> None:
@@ -323,3 +323,10 @@ def context(folder: Path) -> list[bytes]:
     text = b"".join(path.read_bytes() for path in folder.iterdir())
     parts = text.split(SECRET.encode())
     return [part[-60:] for part in parts[:-1]]
+
+
+async def test_who_follows_a_thread_that_is_not_there_is_told_so_instead_of_waiting_for_ever() -> None:
+    app = App("memory://")
+    with pytest.raises(NotFound, match="no thread 'thr_0000000000000' here"):
+        async for _ in app.stream("thr_0000000000000"):
+            raise AssertionError("nothing can come")

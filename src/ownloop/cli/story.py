@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .. import ids
 from ..clock import from_micros
 from ..events import Event, Json
 from ..history import History, Op, Request, StepLog
@@ -239,9 +238,3 @@ def told(thread_id: str, events: Iterable[Event], limit: int = 300) -> list[Line
             first.setdefault(line.group, place)
     order = sorted(range(len(lines)), key=lambda place: (first.get(lines[place].group or "", place), place))
     return [lines[place] for place in order if lines[place].running is None or lines[place].running.outcome is None]  # type: ignore[union-attr]
-
-
-def step_label(step: str) -> str:
-    """`3 deploy_backend` is told by its heading; elsewhere the number or the name is enough."""
-    found = ids.step_of(step)
-    return f"@{found}" if isinstance(found, str) else str(found)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
 from ..clock import from_micros, micros
 from ..events import Event, Json, Progress
@@ -78,25 +76,19 @@ def progress_of(value: Json) -> Progress:
     return Progress(value["done"], value.get("total"), value.get("text", ""), from_micros(value["started_at"]))
 
 
-async def follow(
-    store: Store, thread_id: str, after: int, subscribe: Callable[[str, Callable[[Any], None]], Callable[[], None]]
-) -> AsyncIterator[Any]:
-    """Events after a position as they come, without gap or duplicate, and in between the progress and text of what runs.
+async def follow(store: Store, thread_id: str, after: int) -> AsyncIterator[Event | Progress]:
+    """Events after a position as they come, without gap or duplicate, and in between the progress of what runs.
 
-    `subscribe` tells of what is never stored. Ends when the thread is cancelled or closed.
+    Ends when the thread is cancelled or closed.
     """
-    loop, changed, live = asyncio.get_running_loop(), asyncio.Event(), deque[Any]()
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def heard(thread_ids: Collection[str] | None) -> None:
         if thread_ids is None or thread_id in thread_ids:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(changed.set)
 
-    def said(item: Any) -> None:
-        live.append(item)
-        changed.set()
-
-    unlisten, unsubscribe = store.listen(heard), subscribe(thread_id, said)
+    unlisten = store.listen(heard)
     shown: dict[str, Json] = {}
     waits: dict[int, str] = {}
     try:
@@ -110,14 +102,11 @@ async def follow(
                     return
             for item in await _news(store, thread_id, waits.values(), shown):
                 yield item
-            while live:
-                yield live.popleft()
             with suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await changed.wait()
     finally:
         unlisten()
-        unsubscribe()
 
 
 def _remember(waits: dict[int, str], event: Event) -> None:
