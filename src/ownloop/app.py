@@ -11,11 +11,11 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-from . import deciding, forking, ids
+from . import deciding, forking, ids, watch
 from .calls import model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
-from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, ThreadBusy, ThreadEnded, only_suspends
+from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, OwnloopError, ThreadBusy, ThreadEnded, only_suspends
 from .events import Delta, Draft, Event, Json, Progress, sparse
 from .history import History, interrupt_of
 from .intents import Intent, by_name, members
@@ -24,7 +24,7 @@ from .runner import Agent, Deps, Runner
 from .stores.base import ControlVerb, InterruptFilter, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadFilter, ThreadRow
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
-from .stores.streams import ProgressBoard, event_key, follow
+from .stores.streams import Board, event_key, follow
 from .thread import Thread
 from .tools import Promise
 from .views import ThreadView, thread_view
@@ -38,6 +38,7 @@ Target = Ref | Callable[..., Any]
 On = type[Intent] | str | None
 
 STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
+BUDGETS = ("ownloop.llm.budget", "check")
 ENGINES: Mapping[str, tuple[str, str]] = dict.fromkeys(STORES, ("ownloop.engines.embedded", "Embedded"))
 
 
@@ -76,7 +77,7 @@ class App:
         self._deps, self._redact, self._lease, self._concurrency = deps, redact or (lambda value: value), duration(lease), concurrency
         self._engine: Engine | None = engine
         self._outbox = Outbox(self.store)
-        self._board = ProgressBoard(self.store)
+        self._board = Board(self.store)
         self._runner: Runner | None = None
         self._serving: list[asyncio.Task[None]] = []
         self._opening = asyncio.Lock()
@@ -134,8 +135,8 @@ class App:
                 await self._outbox.subscribe()
                 self._board.attach()
                 keeper = LeaseKeeper(self.store, self._lease, self.store.clock)
-                setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board.report)
-                self._runner = Runner(setting, self.agents, self._deps, self._agent_name)
+                setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board)
+                self._runner = Runner(setting, self.agents, self._deps, self._agent_name, _check_budget)
                 self._keeper = keeper
                 self._engine = self._engine or self._default_engine()
             return self._runner
@@ -356,7 +357,15 @@ class App:
         return await self._decide(interrupt, "answer", by, value, note, None)
 
     async def _decide(self, interrupt: Interrupt | str, verb: Verb, by: Actor | str, value: Any, note: str, digest: str | None) -> Interrupt:
-        actor, id = Actor.of(by), interrupt if isinstance(interrupt, str) else interrupt.id
+        row = await self._interrupt_row(interrupt if isinstance(interrupt, str) else interrupt.id)
+        try:
+            return await self._decide_on(row, verb, Actor.of(by), value, note, digest)
+        except OwnloopError as refusal:
+            watch.current.decided(await self._shown(row), verb, refusal)
+            raise
+
+    async def _decide_on(self, row: InterruptRow, verb: Verb, actor: Actor, value: Any, note: str, digest: str | None) -> Interrupt:
+        id = ids.interrupt_id(row.thread_id, row.request.seq)
         while True:
             row = await self._interrupt_row(id)
             shown = await self._shown(row)
@@ -372,6 +381,7 @@ class App:
                 if refusal.why == "expired":
                     raise Expired(shown) from None
             else:  # otherwise somebody was first: read again what it is now
+                watch.current.decided(shown, verb, None)
                 await self._wake(row.thread_id)
                 return await self.interrupt(id)
 
@@ -427,7 +437,7 @@ class App:
             NotFound: there is no such thread.
         """
         row = await self._row(thread)
-        async for item in follow(self.store, row.id, after):
+        async for item in follow(self.store, self._board, row.id, after):
             yield item
 
     # ---- the lease outside a wake ----------------------------------------------------------------------------------------------
@@ -488,6 +498,11 @@ class App:
     @staticmethod
     def _refusal(thread_id: str, refusal: Refused) -> Exception:
         return NotFound("thread", thread_id) if refusal.why == "missing" else ThreadEnded(thread_id, refusal.why)
+
+
+async def _check_budget(thread: Thread[Any], budget: Any) -> None:
+    module, name = BUDGETS
+    await getattr(import_module(module), name)(thread, budget)
 
 
 def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:

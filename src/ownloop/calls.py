@@ -9,7 +9,7 @@ import traceback
 import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,12 +19,13 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from . import watch
 from .branch import MOMENT, Branch
 from .errors import CallNoLongerValid, ProgramChanged
 from .events import Draft, Event, Json, clip, digest, sparse, to_json
 from .history import Op
 from .intents import Intent, UnknownIntent
-from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, promise_of, running
+from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, noting, promise_of, running
 from .wake import is_async, result_of
 
 log = logging.getLogger("ownloop")
@@ -48,6 +49,7 @@ class Run:
     returns: TypeAdapter[Any]
     key: str
     digest: str | None
+    notes: dict[str, Json] = field(default_factory=dict)
 
     @property
     def step_id(self) -> str:
@@ -180,6 +182,7 @@ async def _record_start(call: Run) -> Event:
 async def _perform(call: Run) -> Event:
     """One start and all its tries, until an event says what became of it. Raises Suspend where only a person can."""
     wake, tries = call.branch.wake, 0
+    await _admit(call, may_park=True)
     started = None if call.promise.reads else await _record_start(call)
     first = None if started is None else call.branch.log.ops[call.key].started[0].seq
     while True:
@@ -193,10 +196,16 @@ async def _perform(call: Run) -> Event:
             tries += 1
             await wake.fact(Draft("tried", {"try": tries, "error": result.error}, call.step_id, call.key))
             await asyncio.sleep(min(30.0, 0.1 * 2**tries))
+            await _admit(call, may_park=False)
             continue
         if isinstance(result, _Trouble) and result.is_unknown:
             return await _unknown(call, result)
         return await _record(call, result, first)
+
+
+async def _admit(call: Run, *, may_park: bool) -> None:
+    for gate in call.promise.gates:
+        await gate(call, may_park)
 
 
 @dataclass(frozen=True)
@@ -266,9 +275,9 @@ async def _invoke(call: Run) -> Any:
     setting, place = wake.setting, f"{call.step_id}/{call.key}"
 
     def report(item: Json) -> None:
-        setting.progress(wake.thread_id, place, setting.redact(item))
+        setting.board.report(place, setting.redact(item))
 
-    running.set(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report))
+    running.set(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report, call))
 
     def enter() -> Any:
         if not call.promise.reads and not wake.is_leased:
@@ -276,7 +285,8 @@ async def _invoke(call: Run) -> Any:
         wake.setting.witness(call.promise)
         return call.fn(*call.args, **call.kwargs)
 
-    return await result_of(enter, is_async(call.fn))
+    with noting(call.notes), watch.current.calling(call):
+        return await result_of(enter, is_async(call.fn))
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------------------
@@ -286,7 +296,7 @@ async def _record(call: Run, result: Any, started: int | None) -> Event:
     data = result.to_json() if isinstance(result, _Trouble) else _written(call, result)
     reads = call.promise.reads or None
     marks = sparse(args=call.digest if reads else None, reads=reads, judge=call.promise.judges or None)
-    event = await call.branch.wake.fact(Draft("outcome", {**data, **marks}, call.step_id, call.key), started=started)
+    event = await call.branch.wake.fact(Draft("outcome", {**call.notes, **data, **marks}, call.step_id, call.key), started=started)
     return call.branch.log.ops[call.key].outcome or event
 
 

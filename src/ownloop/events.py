@@ -15,20 +15,20 @@ from pydantic_core import to_jsonable_python
 Kind = Literal[
     "input",  # the thread's first event: {input}
     "message",  # somebody wrote: {text}
-    "selected",  # the model chose a step: {intent, arguments, schema, read, batch?, usage?}
+    "selected",  # the model chose a step: {intent, arguments, schema, read, batch?, usage?, prompt_tokens?, model?, latency_ms?, …}
     "ended",  # a step is over: {status?, reason?, result?}
     "started",  # a function with effects is about to run: {args?, in_doubt?}
     "not_started",  # …and did not, because the lease had run out: {started}
     "tried",  # one try of a function failed and another follows: {try, error}
-    "outcome",  # what became of an operation: {value} | {error, unknown?} | {request, …}
+    "outcome",  # what became of an operation: {value, usage?, cached?} | {error, unknown?} | {request, …}
     "late",  # a second outcome; it changes nothing
     "request",  # something waits: {kind, …}; the event's position is the interrupt's number
     "vote",  # one of several approvals: {request, kind, note?}
     "decision",  # an interrupt is closed: {request, kind, value?, note?}
     "delivered",  # a wait got its event: {request, payload, mail}
     "appended",  # the handler wrote a note: {name, data}
-    "compacted",  # ended steps are covered by a summary: {summary, upto, kept, counters}
-    "model_failed",  # asking the model failed: {error, attempt, retry_at?}
+    "compacted",  # ended steps are covered by a summary: {summary, upto, kept, counters, usage?}
+    "model_failed",  # asking the model failed: {error, attempt, retry_at?, limited?, usage?}
     "turn_ended",  # the handler returned: {value, read}
     "failed",  # an exception escaped: {error}
     "control",  # pause, resume, cancel, retry, close, hold, release_hold: {verb, reason?}

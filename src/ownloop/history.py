@@ -293,6 +293,8 @@ class History:
                 self._apply_to_step(event)
 
     def _apply(self, event: Event) -> None:
+        if "usage" in event.data and event.seq > self.covered:
+            self.counters.usage = self.counters.usage.plus(event.data["usage"])
         if event.kind == "selected":
             self._select(event)
         elif "request" in event.data:
@@ -305,7 +307,7 @@ class History:
             self._messages.append(event)
         elif event.kind == "model_failed":
             self.model_failures.append(event)
-            self.counters.asked += event.seq > self.covered
+            self.counters.asked += event.seq > self.covered and "limited" not in event.data
         elif event.kind == "turn_ended":
             self._end_turn(event)
         elif event.kind == "control":
@@ -324,9 +326,8 @@ class History:
         counters.steps, counters.batch, counters.read = max(counters.steps, number), batch, data.get("read", event.seq)
         counters.asked += number == batch
         counters.counts[data["intent"]] = counters.counts.get(data["intent"], 0) + 1
-        if usage := data.get("usage"):
-            counters.usage = counters.usage.plus(usage)
-            counters.prompt_tokens = int(usage.get("input_tokens") or 0)
+        if "usage" in data:
+            counters.prompt_tokens = int(data.get("prompt_tokens", data["usage"].get("input_tokens") or 0))
         self.model_failures.clear()
 
     def _control(self, event: Event) -> None:

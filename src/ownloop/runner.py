@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from . import watch
 from .calls import error_json
 from .errors import OwnloopError, StoreError, Suspend, only_suspends
 from .events import Draft, Json, to_json
@@ -26,6 +27,7 @@ log = logging.getLogger("ownloop")
 CRASH_LIMIT = 5
 """Wakes in a row that may die without an end; one more and the thread is failed instead of killing the next worker."""
 
+BudgetCheck = Callable[[Thread[Any], Any], Awaitable[None]]
 Deps = Callable[[Thread[Any]], AbstractAsyncContextManager[Any]]
 
 
@@ -48,8 +50,11 @@ class Agent:
 class Runner:
     """Runs wakes of the agents of one App."""
 
-    def __init__(self, setting: Setting, agents: Mapping[str, Agent], deps: Deps | None, resolve: Callable[[Any], str]) -> None:
+    def __init__(
+        self, setting: Setting, agents: Mapping[str, Agent], deps: Deps | None, resolve: Callable[[Any], str], check_budget: BudgetCheck
+    ) -> None:
         self._setting, self._agents, self._deps, self._resolve = setting, agents, deps or (lambda thread: nullcontext()), resolve
+        self._budget = check_budget
         self.wakes: set[Wake] = set()
 
     async def run_one(self, thread_id: str) -> bool:
@@ -60,7 +65,8 @@ class Runner:
             return False
         wake = await self.begin(claim, asked)
         try:
-            return await _OneWake(wake, claim, self._agents[claim.row.agent], self._deps, self.about(claim.row.agent)).run()
+            with watch.current.wake(wake, claim, claim.row.agent):
+                return await _OneWake(wake, claim, self._agents[claim.row.agent], self._deps, self.about(claim.row.agent)).run()
         finally:
             self.end(wake)
 
@@ -79,7 +85,13 @@ class Runner:
     def about(self, agent: str) -> Agents:
         """What steps of this agent must know of the program."""
         known = self._agents[agent].known_intents() if agent in self._agents else {}
-        return Agents(agent, known, self._resolve, self.result_type)
+        return Agents(agent, known, self._resolve, self.result_type, self._check_budget)
+
+    async def _check_budget(self, thread: Thread[Any]) -> None:
+        """Before the model is asked: park the thread if its own budget, its parents' or that of its spawn is spent."""
+        budget = self._agents[thread.agent].budget if thread.agent in self._agents else None
+        if budget is not None or thread.parent is not None:
+            await self._budget(thread, budget)
 
     def result_type(self, agent: str) -> TypeAdapter[Any]:
         """What an agent's results are validated by; plain JSON for one that this process does not have."""

@@ -11,8 +11,9 @@ from typing import Any
 from . import ids
 from .calls import error_json
 from .clock import micros
-from .events import Draft, sparse
+from .events import Draft, Json, sparse
 from .intents import Intent, UnknownIntent, arguments_of, schema_digest
+from .tools import noting
 from .wake import Wake, is_async, result_of
 
 log = logging.getLogger("ownloop")
@@ -21,25 +22,29 @@ TRIES = 8
 """How often in a row the model may fail for a moment before the thread fails."""
 
 
-async def select(wake: Wake, thread: Any, decide: Any, known: Mapping[str, type[Intent]]) -> list[Intent]:
-    """What `decide` chooses now. A failure is an event; a transient one parks the thread, anything else is raised.
+async def select(wake: Wake, thread: Any, decide: Any, known: Mapping[str, type[Intent]]) -> tuple[list[Intent], Mapping[str, Json]]:
+    """What `decide` chooses now, and what it noted about that (`annotate`). A failure is an event; a transient one parks the thread, anything
+    else is raised.
 
     Raises:
         TypeError: the answer is no intent, or none that is declared.
     """
+    noted: dict[str, Json] = {}
     try:
-        answer = await wake.interruptible(result_of(partial(decide, thread), is_async(decide)))
+        with noting(noted):
+            answer = await wake.interruptible(result_of(partial(decide, thread), is_async(decide)))
     except Exception as error:
-        await _failed(wake, error)
+        await _failed(wake, error, noted)
         raise
-    return _checked(answer, decide, known)
+    return _checked(answer, decide, known), noted
 
 
-async def _failed(wake: Wake, error: Exception) -> None:
-    attempt = len(wake.history.model_failures) + 1
+async def _failed(wake: Wake, error: Exception, noted: Mapping[str, Json]) -> None:
+    limited = getattr(error, "limited", None)  # it was not asked at all: the program's own limit said when it may be
+    attempt = sum("limited" not in failure.data for failure in wake.history.model_failures) + (limited is None)
     at = wake.now if not is_transient(error) or attempt >= TRIES else wake.store.clock.now() + _pause(error, attempt)
     again = {"retry_at": micros(at)} if at > wake.now else {}
-    failure = {"error": wake.setting.redact(error_json(error)), "attempt": attempt, **again}
+    failure = {**noted, "error": wake.setting.redact(error_json(error)), "attempt": attempt, **again, **sparse(limited=limited)}
     await wake.begin(Draft("model_failed", failure), selecting=True)
     if again:
         log.warning("%s: the model failed (%s), asked again at %s", wake.thread_id, error, at.isoformat(timespec="seconds"))
@@ -84,7 +89,8 @@ def _checked(answer: Any, decide: Any, known: Mapping[str, type[Intent]]) -> lis
     return list(chosen)
 
 
-def draft(thread_id: str, number: int, first: int, intent: Intent, read: int, size: int) -> Draft:
-    """One selection as it is recorded; `read` is how much of the log the model had before it."""
+def draft(thread_id: str, number: int, first: int, intent: Intent, read: int, size: int, noted: Mapping[str, Json]) -> Draft:
+    """One selection as it is recorded; `read` is how much of the log the model had before it, `noted` what the first of an answer tells of it."""
     call = {"intent": intent.intent_name, "arguments": arguments_of(intent), "schema": schema_digest(type(intent)), "read": read}
-    return Draft("selected", call | sparse(batch=first if size > 1 else None), ids.step_id(thread_id, number))
+    told = noted if number == first else {}
+    return Draft("selected", {**told, **call} | sparse(batch=first if size > 1 else None), ids.step_id(thread_id, number))

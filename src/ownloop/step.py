@@ -33,6 +33,7 @@ class Agents:
     intents: dict[str, type[Intent]]
     resolve: Callable[[str | Callable[..., Any]], str]
     result_type: Callable[[str], Any]
+    check_budget: Callable[[Any], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

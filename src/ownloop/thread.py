@@ -17,6 +17,7 @@ from .events import Draft, Event, Json
 from .history import Events, StepLog, Usage
 from .intents import Intent, UnknownIntent, arguments_of, by_name, find_intents, load_intent
 from .step import Agents, Step
+from .tools import noting
 from .views import StepView, notes_as_views, step_view, step_views
 from .wake import Wake
 
@@ -176,8 +177,10 @@ class Thread(Generic[D]):
         before = [history.compacted] if history.compacted is not None else []
         notes = notes_as_views([*before, *(event for event in rest if event.kind in ("message", "appended"))])
         views = [*notes, *(step_view(history, step) for step in covered)]
-        summary = await self._wake.interruptible(_text(summarize(views)))
-        data = {"summary": summary, "upto": upto, "kept": kept, "counters": counters.to_json()}
+        noted: dict[str, Json] = {}
+        with noting(noted):
+            summary = await self._wake.interruptible(_text(summarize(views)))
+        data = {**noted, "summary": summary, "upto": upto, "kept": kept, "counters": counters.to_json()}
         events = await self._wake.begin(Draft("compacted", data))
         history.cover(events[0], covered)
 
@@ -237,9 +240,10 @@ class Thread(Generic[D]):
         await wake.refresh()
         ends = [draft for draft in ends if history.steps[draft.step_id or ""].ended is None]
         read = history.head
-        chosen = await selection.select(wake, self, decide, self._agents.intents)
+        await self._agents.check_budget(self)
+        chosen, noted = await selection.select(wake, self, decide, self._agents.intents)
         first = history.counters.steps + 1
-        drafts = [selection.draft(self.id, first + place, first, intent, read, len(chosen)) for place, intent in enumerate(chosen)]
+        drafts = [selection.draft(self.id, first + place, first, intent, read, len(chosen), noted) for place, intent in enumerate(chosen)]
         await wake.begin(*ends, *drafts, selecting=True)
 
     async def _end(self, branch: Branch) -> Draft:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -89,6 +90,8 @@ class Promise:
     retry: int = 0
     judges: bool = False
     """A judge's verdict is about a result and is not one itself."""
+    gates: tuple[Callable[[Any, bool], Awaitable[None]], ...] = ()
+    """Awaited before every try, as `(run, may_park)`: a gate returns once the call may begin, or parks the step on a timer."""
 
     @property
     def repeatable(self) -> bool:
@@ -174,6 +177,7 @@ class Call:
     step_id: str
     _stop: Callable[[], bool]
     _report: Callable[[Json], None]
+    _run: Any = field(default=None, repr=False, compare=False)
 
     @property
     def stop_requested(self) -> bool:
@@ -186,6 +190,29 @@ class Call:
 
 
 running: ContextVar[Call] = ContextVar("ownloop_call")
+_noted: ContextVar[dict[str, Json]] = ContextVar("ownloop_notes")
+
+
+@contextmanager
+def noting(noted: dict[str, Json]) -> Iterator[None]:
+    """Collect here what is annotated inside."""
+    token = _noted.set(noted)
+    try:
+        yield
+    finally:
+        _noted.reset(token)
+
+
+def annotate(*, usage: Mapping[str, float] | None = None, **fields: Json) -> None:
+    """Add to the event that will record what runs now: a selection, a call, a summary; elsewhere nothing happens.
+
+    `usage` adds up over several requests: {"input_tokens", "output_tokens", "cost_usd", "requests"}; other fields replace those before.
+    """
+    noted = _noted.get(None)
+    if noted is not None:
+        before = noted.get("usage") or {}
+        together = {name: before.get(name, 0) + amount for name, amount in (usage or {}).items()}
+        noted |= fields | ({"usage": {**before, **together}} if usage else {})
 
 
 def current_call() -> Call:

@@ -18,11 +18,13 @@ from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
+from . import watch
 from .errors import StoreError, Suspend, is_unwinding
 from .events import Draft, Event, Json
 from .history import History
 from .stores.base import Begun, Claim, Fenced, NewThread, Store
 from .stores.leases import LeaseKeeper
+from .stores.streams import Board
 from .tools import Promise
 
 T = TypeVar("T")
@@ -38,7 +40,7 @@ class Setting:
 
     Attributes:
         witness: hears the promise of every function right before it is called.
-        progress: gets thread id, call and what `current_call().progress` said, from any thread.
+        board: gets what `current_call().progress` said, and what a model's answer streams.
         schemas: digests of schemas that are known to be stored.
         loose: calls that were let go and still run.
     """
@@ -48,7 +50,7 @@ class Setting:
     keeper: LeaseKeeper
     redact: Callable[[Json], Json]
     witness: Callable[[Promise], None]
-    progress: Callable[[str, str, Json], None]
+    board: Board
     schemas: set[str] = field(default_factory=set)
     loose: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -65,6 +67,7 @@ class Wake:
 
     def __init__(self, setting: Setting, claim: Claim, history: History, asked: float) -> None:
         self.setting = setting
+        self.row = claim.row
         self.store = setting.store
         self.thread_id = claim.row.id
         self.epoch = claim.row.epoch
@@ -143,6 +146,7 @@ class Wake:
             self.holds = written.holds
         events = written.events if isinstance(written, Begun) else written if isinstance(written, list) else [written]
         self.history.wrote(events)
+        watch.current.wrote(self, events)
         return events
 
     async def begin(self, *drafts: Draft, selecting: bool = False) -> list[Event]:
@@ -153,6 +157,7 @@ class Wake:
             StoreError: the wake is over.
         """
         self._may_begin(selecting)
+        drafts = tuple(watch.current.beginning(self, drafts))
         return await self._write(self.store.begin(self.thread_id, self.epoch, drafts, known=self.history.head, selecting=selecting))
 
     async def spawn(self, draft: Draft, child: NewThread) -> Event:
@@ -173,6 +178,7 @@ class Wake:
             await self.refresh()
         else:
             self.history.wrote([event])
+        watch.current.wrote(self, [event])
         return event
 
     async def _until_written(self, draft: Draft, started: int | None) -> Event:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 
 from ..clock import from_micros, micros
-from ..events import Event, Json, Progress
+from ..events import Delta, Event, Json, Progress
 from .base import Store
 
 EVERY = 1.0
@@ -16,8 +16,8 @@ EVERY = 1.0
 KEPT = timedelta(days=7)
 
 
-class ProgressBoard:
-    """The latest progress of every running call, written at most once a second."""
+class Board:
+    """What running calls and models say before there is an event: the latest progress, written at most once a second, and streamed text."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -25,12 +25,29 @@ class ProgressBoard:
         self._started: dict[str, int] = {}
         self._flushes: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._readers: dict[str, set[Callable[[Delta], None]]] = {}
 
     def attach(self) -> None:
         """Write from this event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def report(self, thread_id: str, key: str, item: Json) -> None:
+    def say(self, thread_id: str, text: str) -> None:
+        """Give a piece of text to whoever follows the thread in this process; it is never stored. To be called in the event loop."""
+        for read in list(self._readers.get(thread_id, ())):
+            read(Delta(text))
+
+    def read(self, thread_id: str, heard: Callable[[Delta], None]) -> Callable[[], None]:
+        """Call `heard` with every piece of text from now on, until what is returned is called."""
+        self._readers.setdefault(thread_id, set()).add(heard)
+
+        def stop() -> None:
+            self._readers[thread_id].discard(heard)
+            if not self._readers[thread_id]:
+                del self._readers[thread_id]
+
+        return stop
+
+    def report(self, key: str, item: Json) -> None:
         """Take in what a call says, from any thread."""
         self._latest[key] = item
         if self._loop is not None:
@@ -76,8 +93,8 @@ def progress_of(value: Json) -> Progress:
     return Progress(value["done"], value.get("total"), value.get("text", ""), from_micros(value["started_at"]))
 
 
-async def follow(store: Store, thread_id: str, after: int) -> AsyncIterator[Event | Progress]:
-    """Events after a position as they come, without gap or duplicate, and in between the progress of what runs.
+async def follow(store: Store, board: Board, thread_id: str, after: int) -> AsyncIterator[Event | Delta | Progress]:
+    """Events after a position as they come, without gap or duplicate; in between the progress of what runs, and what a model of this process streams.
 
     Ends when the thread is cancelled or closed.
     """
@@ -88,12 +105,20 @@ async def follow(store: Store, thread_id: str, after: int) -> AsyncIterator[Even
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(changed.set)
 
-    unlisten = store.listen(heard)
+    said: list[Delta] = []
+
+    def overheard(delta: Delta) -> None:
+        said.append(delta)
+        changed.set()
+
+    unlisten, unread = store.listen(heard), board.read(thread_id, overheard)
     shown: dict[str, Json] = {}
     waits: dict[int, str] = {}
     try:
         while True:
             changed.clear()
+            while said:
+                yield said.pop(0)
             for event in await store.events(thread_id, after=after, limit=500):
                 after = event.seq
                 _remember(waits, event)
@@ -107,6 +132,7 @@ async def follow(store: Store, thread_id: str, after: int) -> AsyncIterator[Even
                     await changed.wait()
     finally:
         unlisten()
+        unread()
 
 
 def _remember(waits: dict[int, str], event: Event) -> None:
