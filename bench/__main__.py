@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import approve, disk, fleet, importing, together, tool_loop
+from . import approve, disk, fleet, importing, model_call, together, tool_loop
 from .measure import Result, show
 
 README = Path(__file__).with_name("README.md")
@@ -23,6 +23,7 @@ def run(quick: bool) -> list[Result]:
         lambda: importing.measure(7 if quick else 21),
         lambda: approve.measure(5 if quick else 15),
         lambda: tool_loop.measure(3 if quick else 9),
+        lambda: model_call.measure(5 if quick else 15),
         disk.measure,
         fleet.measure,
         lambda: together.measure(1 if quick else 3),

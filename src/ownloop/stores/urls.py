@@ -1,0 +1,29 @@
+"""From a URL to its store; only that one is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import cast
+
+from ..clock import Clock
+from .base import Store
+
+STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
+
+
+def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
+    """The store that a URL names; nothing is opened yet.
+
+    Raises:
+        ValueError: no store has that scheme.
+    """
+    if not isinstance(url_or_store, str):
+        return url_or_store
+    scheme = url_or_store.partition(":")[0]
+    if scheme not in STORES or "://" not in url_or_store:
+        known = ", ".join(f"{name}://…" for name in STORES)
+        raise ValueError(f"{url_or_store!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
+    module, name = STORES[scheme]
+    made = getattr(import_module(module), name)
+    return cast(Store, made(clock) if scheme == "memory" else made(url_or_store, clock))
