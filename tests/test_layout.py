@@ -61,7 +61,7 @@ EXTRAS = {
 }
 DRIVERS = {"sqlite3"}  # of the standard library: for stores only
 # What other lines see of them: the Protocol, and what is built on nothing but it.
-PROTOCOLS = {"stores": {"base", "leases", "outbox", "streams"}, "engines": {"base"}}
+PROTOCOLS = {"stores": {"base", "leases", "outbox", "streams", "urls"}, "engines": {"base", "urls"}}
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ownloop"
 

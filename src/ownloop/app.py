@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from . import deciding, forking, ids, watch
 from .calls import model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
+from .engines.urls import default_engine
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, OwnloopError, ThreadBusy, ThreadEnded, only_suspends
 from .events import Delta, Draft, Event, Json, Progress, sparse
 from .history import History, interrupt_of
@@ -25,6 +26,7 @@ from .stores.base import ControlVerb, InterruptFilter, InterruptRow, NewThread, 
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
 from .stores.streams import Board, event_key, follow
+from .stores.urls import open_store
 from .thread import Thread
 from .tools import Promise
 from .views import ThreadView, thread_view
@@ -37,9 +39,7 @@ By = Actor | str | None
 Target = Ref | Callable[..., Any]
 On = type[Intent] | str | None
 
-STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
 BUDGETS = ("ownloop.llm.budget", "check")
-ENGINES: Mapping[str, tuple[str, str]] = dict.fromkeys(STORES, ("ownloop.engines.embedded", "Embedded"))
 
 
 class App:
@@ -138,12 +138,8 @@ class App:
                 setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board)
                 self._runner = Runner(setting, self.agents, self._deps, self._agent_name, _check_budget)
                 self._keeper = keeper
-                self._engine = self._engine or self._default_engine()
+                self._engine = self._engine or default_engine(self.store, self.agents.keys, self._concurrency)
             return self._runner
-
-    def _default_engine(self) -> Engine:
-        module, name = ENGINES.get(self.store.url.partition(":")[0], ENGINES["memory"])
-        return cast(Engine, getattr(import_module(module), name)(self.store, self.agents.keys, self._concurrency))
 
     async def _wake(self, thread_id: str) -> None:
         if self._engine is not None:
@@ -376,12 +372,12 @@ class App:
             known = self.agents[row.agent].known_intents() if row.agent in self.agents else {}
             draft = deciding.answer(shown, verb, actor, value, note, shown.schema, known, self._redact)
             try:
-                await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
+                event = await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
             except Refused as refusal:
                 if refusal.why == "expired":
                     raise Expired(shown) from None
             else:  # otherwise somebody was first: read again what it is now
-                watch.current.decided(shown, verb, None)
+                watch.current.decided(shown, verb, event)
                 await self._wake(row.thread_id)
                 return await self.interrupt(id)
 
@@ -503,20 +499,3 @@ class App:
 async def _check_budget(thread: Thread[Any], budget: Any) -> None:
     module, name = BUDGETS
     await getattr(import_module(module), name)(thread, budget)
-
-
-def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
-    """The store that a URL names; nothing is opened yet.
-
-    Raises:
-        ValueError: no store has that scheme.
-    """
-    if not isinstance(url_or_store, str):
-        return url_or_store
-    scheme = url_or_store.partition(":")[0]
-    if scheme not in STORES or "://" not in url_or_store:
-        known = ", ".join(f"{name}://…" for name in STORES)
-        raise ValueError(f"{url_or_store!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
-    module, name = STORES[scheme]
-    made = getattr(import_module(module), name)
-    return cast(Store, made(clock) if scheme == "memory" else made(url_or_store, clock))

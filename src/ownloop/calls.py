@@ -285,8 +285,8 @@ async def _invoke(call: Run) -> Any:
         wake.setting.witness(call.promise)
         return call.fn(*call.args, **call.kwargs)
 
-    with noting(call.notes), watch.current.calling(call):
-        return await result_of(enter, is_async(call.fn))
+    with noting(call.notes), watch.current.calling(call) as heard:
+        return heard.answered(await result_of(enter, is_async(call.fn)))
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------------------

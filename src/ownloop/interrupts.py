@@ -207,7 +207,8 @@ class Interrupt:
         Raises:
             NotAllowed: with the rule that forbids it.
         """
-        offered = self.policy.allow if self.kind in GATES else ("answer",) if self.kind in QUESTIONS else ()
+        asked = ("answer", "reject") if self.kind == "budget" else ("answer",) if self.kind in QUESTIONS else ()
+        offered = self.policy.allow if self.kind in GATES else asked
         if verb not in offered:
             what = ", ".join(offered) or "nothing: it waits for an event, a clock or a child"
             raise NotAllowed(self, actor, f"{verb} is not offered for this {self.kind}; it offers {what}")

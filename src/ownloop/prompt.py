@@ -21,6 +21,9 @@ View = Callable[[Sequence[Event]], Sequence[Event]]
 EDITED = "A person changed this call. What counts is this version; do not select the original again."
 PENDING = "These steps are still open; they wait for somebody. Do not select them again."
 LEFT_OUT = "[left out]"
+SUMMARISED = "This is a summary; the whole result is in the log."
+SHORTEST = 40
+"""Characters below which nothing is cut."""
 
 
 class Readable(Protocol):
@@ -42,10 +45,7 @@ def thread_to_prompt(thread: Readable, *views: View) -> str:
         events = view(events)
     history = History(thread.id, events)  # only what the views let through is shown, in decisions and pending steps too
     parts = [tag(*shown) for event in events for shown in _shown(event, history)]
-    waiting = [_pending(history, step) for step in history.open_steps() if step.open_requests()]
-    if waiting:
-        parts.append(tag("pending", {"note": PENDING, "steps": waiting}))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_waiting(history)])
 
 
 def tag(name: str, body: Json, **attributes: str | None) -> str:
@@ -54,6 +54,12 @@ def tag(name: str, body: Json, **attributes: str | None) -> str:
     marks = "".join(f' {key}="{_attribute(value)}"' for key, value in attributes.items() if value)
     inside = text.replace("</", "<\\/")
     return f"<{name}{marks}>\n{inside}\n</{name}>" if body not in (None, {}, "") else f"<{name}{marks}/>"
+
+
+def cut(value: Json, limit: int) -> Json:
+    """The value if its text has no more than `limit` characters, else the beginning of its text and a mark."""
+    text = value if isinstance(value, str) else yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000).rstrip()
+    return value if len(text) <= limit else f"{text[:limit]}… [cut: {limit} of {len(text)} characters shown; the whole is in the log]"
 
 
 def _attribute(value: str) -> str:
@@ -103,6 +109,8 @@ def _result(event: Event, step: StepLog) -> list[tuple[str, Json]]:
 
 def _outcome(step: StepLog, event: Event) -> tuple[str, Json]:
     error = event.data.get("error")
+    if error is None and "summary" in event.data:
+        return f"{_name(step.name)}_result", {"note": SUMMARISED, "summary": event.data["summary"]}
     if error is None:
         return f"{_name(step.name)}_result", event.data.get("value")
     compact = {key: error[key] for key in ("type", "message", "where") if error.get(key)}
@@ -124,7 +132,7 @@ def _reviewed(step: StepLog, review: Request, event: Event) -> list[tuple[str, J
 
 def _closed(event: Event, request: Request | None) -> list[tuple[str, Json]]:
     """What came of a wait: a decision, an answer, an event, a child's end."""
-    if request is None or request.kind in ("in_doubt", "timer", "result"):
+    if request is None or request.kind in ("in_doubt", "timer", "result", "budget"):
         return []
     decision = request.decision()
     if request.kind == "event":
@@ -167,6 +175,11 @@ def _ended(event: Event, step: StepLog) -> list[tuple[str, Json]]:
     return [(f"{name}_closed", closed)] if closed else []
 
 
+def _waiting(history: History) -> list[str]:
+    steps = [_pending(history, step) for step in history.open_steps() if step.open_requests()]
+    return [tag("pending", {"note": PENDING, "steps": steps})] if steps else []
+
+
 def _pending(history: History, step: StepLog) -> Json:
     waits = [request.event.data.get("question") or request.event.data.get("event") or request.kind for request in step.open_requests()]
     return {"step": step.name, "arguments": dict(history.effective(step, step.arguments, 1 << 62)), "waits_for": waits}
@@ -181,7 +194,8 @@ def _name(text: str) -> str:
 
 
 def hide_resolved_errors(events: Sequence[Event]) -> Sequence[Event]:
-    """Leave out steps that failed once a later step of the same intent has succeeded."""
+    """Leave out ended steps that failed once a later step of the same intent has succeeded."""
+    ended = {event.step_id for event in events if event.kind == "ended"}
     names = {event.step_id: event.data["intent"] for event in events if event.kind == "selected"}
     succeeded: dict[str, int] = {}
     failed: dict[str, int] = {}
@@ -193,7 +207,7 @@ def hide_resolved_errors(events: Sequence[Event]) -> Sequence[Event]:
         else:
             failed.pop(event.step_id or "", None)
             succeeded[names[event.step_id]] = event.seq
-    resolved = {step for step, seq in failed.items() if succeeded.get(names[step], 0) > seq}
+    resolved = {step for step, seq in failed.items() if step in ended and succeeded.get(names[step], 0) > seq}
     return [event for event in events if event.step_id not in resolved]
 
 
@@ -215,28 +229,59 @@ def keep_last_results(n: int) -> View:
 
 
 def _without_value(event: Event) -> Event:
-    return replace(event, data={**event.data, **{key: LEFT_OUT for key in ("value", "payload") if key in event.data}})
+    shown = {key: LEFT_OUT if key in ("value", "payload") else value for key, value in event.data.items() if key != "summary"}
+    return replace(event, data=shown)
 
 
 def token_budget(n: int, count: Callable[[str], int] | None = None) -> View:
-    """Leave out the oldest ended steps and notes until the rest is within `n` tokens; the input, the summary, unread messages and open steps stay.
+    """Leave out the oldest ended steps and notes until the prompt is within `n` tokens; the input, the summary, unread messages and open steps stay.
 
-    `count` gives the tokens of a text; by default one token per four characters, rounded up.
+    If that is not enough, long texts among what stays are cut, with a mark: first results and answers, then the summary, then the input and
+    messages; never the arguments of a step. Put it last: views after it are not counted. `count` gives the tokens of a text; by default one token
+    per four characters, rounded up.
     """
     tokens = count or (lambda text: -(-len(text) // 4))
 
-    def view(events: Sequence[Event]) -> Sequence[Event]:
+    def cost(events: Sequence[Event]) -> tuple[dict[int, int], int]:
         history = History("thr_0000000000000", events)
-        cost = {event.seq: sum(tokens(tag(*shown)) for shown in _shown(event, history)) for event in events}
-        total, dropped = sum(cost.values()), set[int]()
-        for group in _droppable(events, history):
+        by_event = {event.seq: sum(tokens(f"{tag(*shown)}\n\n") for shown in _shown(event, history)) for event in events}
+        return by_event, sum(by_event.values()) + sum(tokens(text) for text in _waiting(history))
+
+    def view(events: Sequence[Event]) -> Sequence[Event]:
+        by_event, total = cost(events)
+        dropped = set[int]()
+        for group in _droppable(events, History("thr_0000000000000", events)):
             if total <= n:
                 break
             dropped.update(event.seq for event in group)
-            total -= sum(cost[event.seq] for event in group)
-        return [event for event in events if event.seq not in dropped]
+            total -= sum(by_event[event.seq] for event in group)
+        kept = [event for event in events if event.seq not in dropped]
+        return kept if total <= n else _shortened(kept, lambda shown: cost(shown)[1] <= n)
 
     return view
+
+
+def _shortened(events: Sequence[Event], fits: Callable[[Sequence[Event]], bool]) -> Sequence[Event]:
+    """The events with their longest texts cut shorter and shorter until they fit, or nothing is left to cut."""
+    shown, kinds = events, set[str]()
+    for more in (("outcome", "delivered", "decision"), ("compacted",), ("input", "message")):
+        kinds.update(more)
+        limit = max((len(str(value)) for event in events if event.kind in kinds for value in event.data.values()), default=0)
+        while limit > SHORTEST:
+            limit //= 2
+            shown = [_with_cuts(event, max(limit, SHORTEST)) if event.kind in kinds else event for event in events]
+            if fits(shown):
+                return shown
+    return shown
+
+
+def _with_cuts(event: Event, limit: int) -> Event:
+    if event.kind == "decision" and event.data["kind"] not in ("answered", "responded"):
+        return event  # arguments, or a word of a person
+    data = {key: cut(value, limit) if key in ("value", "payload", "summary", "input", "text") else value for key, value in event.data.items()}
+    if "error" in data:
+        data["error"] = {**data["error"], "message": cut(data["error"]["message"], limit)}
+    return replace(event, data=data)
 
 
 def _droppable(events: Sequence[Event], history: History) -> list[list[Event]]:

@@ -114,9 +114,11 @@ class _OneWake:
         except BaseException as error:
             self._wake.seal()
             await self._wake.drain()
+            await self._about.check_budget(self._thread)
             return await self._unwound(error)
         self._wake.seal()
         await self._wake.drain()
+        await self._about.check_budget(self._thread)  # sealed: it only counts
         if self._waits(value):
             return await self._suspend()
         return await self._end_turn(value)
@@ -209,6 +211,7 @@ class _OneWake:
         """End the wake with its thread; `told` is the data that the parent hears, or None."""
         wake, parent = self._wake, self._claim.row.parent
         tell = None if parent is None or told is None else Draft("outcome", {**told, "request": parent[1]})
+        drafts = list(watch.current.beginning(wake, drafts))
         try:
             return await wake.store.finish(wake.thread_id, wake.epoch, drafts, status=status, seen=wake.history.head, due=due, aside=aside, tell=tell)
         except Fenced as refusal:

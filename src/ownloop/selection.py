@@ -59,7 +59,8 @@ def is_transient(error: BaseException) -> bool:
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status in (408, 425, 429) or status >= 500
-    return isinstance(error, ConnectionError | TimeoutError)
+    words = type(error).__name__  # the SDKs' own classes (APIConnectionError, ReadTimeout) derive from none of Python's
+    return isinstance(error, ConnectionError | TimeoutError) or "Connect" in words or "Timeout" in words
 
 
 def _pause(error: BaseException, attempt: int) -> timedelta:

@@ -127,7 +127,7 @@ async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str
     await branch.check_nothing_unread()
     branch.check_may_start()
     value = branch.wake.setting.redact(model_value(input))
-    new = NewThread(agent, [Draft("input", {"input": value, **sparse(budget=model_value(budget))})])
+    new = NewThread(agent, [Draft("input", {"input": value, **sparse(budget=model_value(budget))})], context=branch.wake.row.context)
     request = {"kind": "child", "name": branch.log.name, "agent": agent}
     return str((await branch.wake.spawn(Draft("request", request, branch.log.id, key), new)).data["child"])
 

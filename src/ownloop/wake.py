@@ -43,6 +43,7 @@ class Setting:
         board: gets what `current_call().progress` said, and what a model's answer streams.
         schemas: digests of schemas that are known to be stored.
         loose: calls that were let go and still run.
+        flights: results that several calls wait for together, by what they are.
     """
 
     store: Store
@@ -53,6 +54,7 @@ class Setting:
     board: Board
     schemas: set[str] = field(default_factory=set)
     loose: set[asyncio.Task[Any]] = field(default_factory=set)
+    flights: dict[str, Any] = field(default_factory=dict)
 
 
 class Wake:

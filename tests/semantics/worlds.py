@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ownloop import App, Intent, Thread
-from ownloop.app import open_store
 from ownloop.events import Event
 from ownloop.interrupts import Interrupt
 from ownloop.stores.memory import MemoryStore
+from ownloop.stores.urls import open_store
 from ownloop.testing import Drive, FakeClock, ScriptedModel
 from ownloop.views import ThreadView
 

@@ -26,6 +26,7 @@ from ownloop.events import KINDS, Draft
 from ownloop.stores.base import NewThread, Refused
 from ownloop.stores.sqlite import SqliteStore, codec, connect
 from ownloop.testing import FakeClock, StoreContract
+from ownloop.testing.store_notes import NotePromises
 from ownloop.testing.store_scene import TTL, Scene, Wake
 
 
@@ -36,6 +37,18 @@ class TestSqliteStore(StoreContract):
 
     def make_store(self, clock: FakeClock) -> SqliteStore:
         return SqliteStore(self.folder / "contract.db", clock)
+
+
+class TestNotesWhereSqliteHasNoFullTextSearch(NotePromises):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def make_store(self, clock: FakeClock) -> SqliteStore:
+        path = self.folder / "plain.db"
+        with contextlib.closing(connect.open_writer(path, True)) as db:
+            db.execute("DROP TABLE note_words")  # as a SQLite without FTS5 makes the file
+        return SqliteStore(path, clock)
 
 
 @pytest.fixture
@@ -137,7 +150,7 @@ async def test_an_empty_file_becomes_a_store(path: Path) -> None:
 async def test_a_newer_schema_is_left_as_it_is(path: Path) -> None:
     await written_once(path)
     look(path, "PRAGMA user_version = 99")
-    with pytest.raises(NewerSchema, match="schema version 99, this ownloop knows up to 1"):
+    with pytest.raises(NewerSchema, match=f"schema version 99, this ownloop knows up to {len(connect.MIGRATIONS)}"):
         await SqliteStore(path).open()
     assert look(path, "PRAGMA user_version") == [(99,)]
 
@@ -156,15 +169,38 @@ async def test_an_older_schema_is_brought_forward_and_keeps_what_it_holds(path: 
     for _ in range(2):  # the second time there is nothing to do
         connect.open_writer(path, True, steps).close()
     assert look(path, "SELECT name FROM colours") == [("red",)]
-    assert look(path, "PRAGMA user_version") == [(2,)]
+    assert look(path, "PRAGMA user_version") == [(len(connect.MIGRATIONS) + 1,)]
     assert look(path, "SELECT count(*) FROM events") == [(1,)], thread
+
+
+async def test_a_file_from_before_there_were_notes_takes_notes(path: Path) -> None:
+    connect.open_writer(path, True, connect.MIGRATIONS[:1]).close()
+    assert look(path, "PRAGMA user_version") == [(1,)]
+    store = SqliteStore(path)
+    await store.open()
+    await store.note("customer:42", "tier", "pays by invoice")
+    assert [note.key for note in await store.notes("customer:42", "invoice")] == ["tier"]
+    await store.close()
+    assert look(path, "PRAGMA user_version") == [(len(connect.MIGRATIONS),)]
+
+
+async def test_a_file_from_before_there_was_an_inbox_knows_what_is_urgent(path: Path) -> None:
+    scene = Scene(SqliteStore(path, clock := FakeClock()), clock)
+    await scene.store.open()
+    parked = [(await scene.parked(expires=timedelta(hours=hours) if hours else None))[0] for hours in (0, 9, 3)]
+    await scene.store.close()
+    for statement in ("DROP INDEX interrupts_urgent", "ALTER TABLE interrupts DROP COLUMN expires_at", "PRAGMA user_version = 2"):
+        look(path, statement)
+    await scene.store.open()
+    assert [row.thread_id for row in await scene.store.interrupts(order="urgency")] == [parked[2], parked[1], parked[0]]
+    await scene.store.close()
 
 
 async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     await written_once(path)
     with pytest.raises(StoreError, match="syntax error"):
         connect.open_writer(path, True, (*connect.MIGRATIONS, "CREATE TABLE colours (name);\nNONSENSE"))
-    assert look(path, "PRAGMA user_version") == [(1,)]
+    assert look(path, "PRAGMA user_version") == [(len(connect.MIGRATIONS),)]
     assert look(path, "SELECT name FROM sqlite_master WHERE name = 'colours'") == []
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ..telemetry import logs
+from . import completing
 from .session import Session
 from .trouble import Code, Trouble, trouble_of
 
@@ -21,8 +23,10 @@ _PANEL = "Everywhere"
 COMMON: dict[str, tuple[Any, Any]] = {
     "store": (str | None, typer.Option(envvar=["OWNLOOP_STORE", "OWNLOOP_DATABASE_URL"], metavar="URL", help="Store, e.g. sqlite:///agents.db.")),
     "app": (str | None, typer.Option(envvar="OWNLOOP_APP", metavar="WHERE", help="Agents: module:app, or file.py[:app].")),
-    "as_": (str | None, typer.Option("--as", metavar="NAME", help="Who acts; default: the user of this machine.")),
-    "group": (list[str] | None, typer.Option("--group", metavar="G", help="A group of who acts; may be repeated.")),
+    "server": (str | None, typer.Option(envvar="OWNLOOP_SERVER", metavar="URL", help="Act through this server instead of a store.")),
+    "token": (str | None, typer.Option(envvar="OWNLOOP_TOKEN", metavar="T", help="With --server: who acts, see `ownloop token`.", show_default=False)),
+    "as_": (str | None, typer.Option("--as", envvar="OWNLOOP_AS", metavar="NAME", help="Who acts; default: the user of this machine.")),
+    "group": (list[str] | None, typer.Option("--group", envvar="OWNLOOP_GROUP", metavar="G", help="A group of who acts; may be repeated.")),
     "json": (bool, typer.Option("--json", help="One JSON object on stdout.")),
     "jsonl": (bool, typer.Option("--jsonl", help="One JSON object a line, for lists and streams.")),
     "no_color": (bool, typer.Option("--no-color", help="No colours; so does NO_COLOR.")),
@@ -47,6 +51,7 @@ def with_common(fn: Callable[..., Any], act: Callable[[typer.Context, Session, d
     """A function with `fn`'s parameters but its first, and the common options, for typer to read."""
     hints = typing.get_type_hints(fn, include_extras=True)
     own = [one.replace(annotation=hints[one.name]) for one in list(inspect.signature(fn).parameters.values())[1:]]
+    own = [completing.completed(one) for one in own]
     common = [_common(name, panel=_PANEL if own else None) for name in COMMON]
     context = inspect.Parameter("invocation", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
@@ -73,10 +78,20 @@ def _merged(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
     before = context.obj if isinstance(context.obj, dict) else {}
     merged = {name: value or before.get(name) for name, value in options.items()}
     merged["verbose"] = merged["verbose"] or 0
-    for name in ("store", "app"):  # said before the command is stronger than the environment
+    for name in ("store", "app", "server", "token", "as_", "group"):  # said before the command is stronger than the environment
         if before.get(name) and _is_from_environment(context, name):
             merged[name] = before[name]
-    return merged
+    said = {name for name in ("store", "app", "server") if merged[name] and merged[name] != _of_environment(name)}
+    if "server" in said and "store" in said:
+        raise typer.BadParameter("a server has its own store; give --store or --server, not both")
+    if "server" not in said and said:
+        merged["server"] = None  # what this command line says is stronger
+    return {**merged, "sources": before.get("sources", {})}
+
+
+def _of_environment(name: str) -> str | None:
+    variables = COMMON[name][1].envvar
+    return next((os.environ[one] for one in ([variables] if isinstance(variables, str) else variables) if os.environ.get(one)), None)
 
 
 def _is_from_environment(context: typer.Context, name: str) -> bool:
@@ -86,8 +101,9 @@ def _is_from_environment(context: typer.Context, name: str) -> bool:
 
 def carry_out(session: Session, fn: Callable[..., Awaitable[int | None]], own: dict[str, Any]) -> int:
     """Run a command to its exit code."""
-    session.paper.listen_to_logs()
     try:
+        if not logs.from_environment():
+            session.paper.listen_to_logs()
         return int(asyncio.run(_awaited(fn(session, **own))) or Code.OK)
     except KeyboardInterrupt:
         return Code.INTERRUPTED

@@ -18,6 +18,7 @@ from .inert import brief, fields, span
 from .paper import Paper, Span, plain
 from .session import Session
 from .showing import STYLES, head, story, waiting
+from .totals import totals
 from .trouble import Code, usage
 from .values import parsed
 
@@ -105,7 +106,7 @@ async def show(
             return await _followed(session, app, thread_id, stay, events)
         view, paper = await app.show(thread_id), session.paper
         if paper.form == "json":
-            paper.object({"thread": plain(view)})
+            paper.object({"thread": {**plain(view), "totals": plain(totals(view, app.store.clock.now()))}})
         elif paper.form == "jsonl":
             for event in view.events:
                 paper.json({"thread": view.id, **plain(event)})

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ..app import App, open_store
+from ..app import App
+from ..stores.urls import open_store
 from .trouble import usage
 
 

@@ -10,18 +10,24 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from . import settings
 from .command import COMMON, tell, with_common
+from .completing import is_completing
 from .deciding import register as deciding
 from .exporting import register as exporting
 from .looking import register as looking
+from .making import register as making
+from .serving import register as serving
 from .session import Session
 from .starting import register as starting
 from .steering import register as steering
-from .trouble import Code, usage
+from .tokens import register as tokens
+from .trouble import Code, Trouble, usage
 from .upkeep import register as upkeep
 
 EPILOG = (
     "Exit codes: 0 ok · 1 failure · 2 usage · 3 not found · 4 conflict or already decided · 5 not allowed · 6 expired or changed · "
+    "7 server unreachable · "
     "10 waits for somebody · 11 thread failed · 12 thread cancelled · 124 --timeout · 130 Ctrl-C"
 )
 
@@ -34,7 +40,7 @@ program = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for register in (starting, looking, deciding, steering, exporting, upkeep):
+for register in (making, serving, starting, looking, deciding, steering, exporting, upkeep, tokens, settings.register):
     register(program)
 
 
@@ -49,6 +55,9 @@ def _global(context: typer.Context, session: Session, own: dict[str, Any]) -> No
         print(f"ownloop {__version__}")
         raise typer.Exit
     context.obj = {
+        "sources": session.sources,
+        "server": session.server,
+        "token": session.token,
         "store": session.store,
         "app": session.app_place,
         "as_": session.name,
@@ -70,7 +79,18 @@ def run(words: Sequence[str]) -> int:
     if "--no-color" in words:
         os.environ["NO_COLOR"] = "1"  # for help and usage errors too
     try:
-        code = typer.main.get_command(program).main(args=list(words), prog_name="ownloop", standalone_mode=False)
+        with settings.applied() as found:
+            if not is_completing():
+                settings.warn(_session_of(words).paper, found)
+            return _carried_out(words, found)
+    except Trouble as trouble:  # a settings file
+        return tell(_session_of(words), trouble)
+
+
+def _carried_out(words: Sequence[str], found: settings.Found) -> int:
+    try:
+        main = typer.main.get_command(program).main
+        code = main(args=list(words), prog_name="ownloop", standalone_mode=False, obj={"sources": found.sources})
     except typer.Abort:
         return Code.INTERRUPTED
     except Exception as error:
@@ -80,10 +100,15 @@ def run(words: Sequence[str]) -> int:
     return code if isinstance(code, int) else Code.OK
 
 
+def _session_of(words: Sequence[str]) -> Session:
+    """What can be known before the words are parsed."""
+    said = {"json": "--json" in words, "jsonl": "--jsonl" in words, "quiet": bool({"-q", "--quiet"} & {*words}), "verbose": 0}
+    return Session.of({**dict.fromkeys(COMMON), **said})
+
+
 def _misused(error: Any, words: Sequence[str]) -> int:
     """What the parser refuses: exit code 2."""
-    defaults = dict.fromkeys(COMMON)
-    session = Session.of({**defaults, "json": "--json" in words, "jsonl": "--jsonl" in words, "verbose": 0})
+    session = _session_of(words)
     context = getattr(error, "ctx", None)
     if not words or type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(f"{error.format_message()}\n")

@@ -8,8 +8,9 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ..app import App
@@ -17,6 +18,9 @@ from ..interrupts import Actor
 from .opening import find_app, move
 from .paper import Paper
 from .trouble import usage
+
+DEV_STORE = "sqlite:///.ownloop/dev.db"
+"""Where `ownloop dev` keeps its threads; in a folder that has it, commands that name nothing else act on it."""
 
 
 @dataclass
@@ -29,12 +33,16 @@ class Session:
     name: str | None = None
     groups: Sequence[str] = ()
     no_input: bool = False
+    server: str | None = None
+    token: str | None = field(default=None, repr=False)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Session:
         form = "json" if options["json"] else "jsonl" if options["jsonl"] else "plain"
         paper = Paper(form, color=not options["no_color"], quiet=options["quiet"], verbose=options["verbose"])  # type: ignore[arg-type]  # one of three
-        return cls(paper, options["store"], options["app"], options["as_"], options["group"] or (), options["no_input"])
+        where = options["store"], options["app"], options["as_"], options["group"] or (), options["no_input"]
+        return cls(paper, *where, options["server"], options["token"], options.get("sources") or {})
 
     @property
     def actor(self) -> Actor:
@@ -49,18 +57,25 @@ class Session:
     @cached_property
     def app(self) -> App:
         """The App that was named, on the store that was named; an App without agents where there is only a store."""
-        if self.app_place is None and self.store is None:
+        store = self.store or self.default_store
+        if self.app_place is None and store is None:
             raise usage(
-                "no store was named: give --store URL (or OWNLOOP_STORE), or --app FILE (or OWNLOOP_APP)",
+                "no store was named: give --store URL (or OWNLOOP_STORE), or --app FILE (or OWNLOOP_APP), or work where `ownloop dev` runs",
                 "ownloop --store sqlite:///agents.db threads",
                 kind="no-store",
             )
         if self.app_place is None:
-            return App(str(self.store))
+            return App(str(store))
         app = find_app(self.app_place)
-        if self.store is not None:
-            move(app, self.store)
+        if store is not None:
+            move(app, store)
         return app
+
+    @property
+    def default_store(self) -> str | None:
+        """That of `ownloop dev` in this folder, where neither a store nor, by a flag or the environment, an App was named."""
+        is_named = self.app_place is not None and self.app_place != (os.environ.get("OWNLOOP_APP") if "OWNLOOP_APP" in self.sources else None)
+        return None if is_named else dev_store()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[App]:
@@ -78,6 +93,11 @@ class Session:
         if not place and self.store is None and self.app_place and self.app_place != os.environ.get("OWNLOOP_APP"):
             place = ["--app", self.app_place]
         return shlex.join(["ownloop", *words, *place])
+
+
+def dev_store() -> str | None:
+    """The store of `ownloop dev` in this folder, if there is one."""
+    return DEV_STORE if Path(".ownloop/dev.db").is_file() else None
 
 
 def _store_of_environment() -> str | None:

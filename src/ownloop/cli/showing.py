@@ -12,6 +12,7 @@ from ..views import ThreadView
 from .inert import brief, fields, span
 from .paper import Paper, Span
 from .story import Line, told
+from .totals import dollars, in_words, totals
 
 STYLES = {"open": "cyan", "paused": "yellow", "done": "green", "failed": "bold red", "cancelled": "red", "closed": "dim"}
 INDENT = 10
@@ -28,7 +29,7 @@ def head(paper: Paper, view: ThreadView, now: datetime) -> None:
     paper.line((view.id, "bold"), "  ", view.agent or "no agent", "  ", (view.status, STYLES[view.status]), more, *key)
     usage = view.usage
     spent = f" · {usage.requests} model answers, {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out" if usage.requests else ""
-    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd else ""
+    cost = f", {dollars(usage.cost_usd)}" if usage.cost_usd else ""
     steps = f" · {len(view.steps)} step{'s' if len(view.steps) != 1 else ''}"
     paper.line((f"started {view.created_at:%Y-%m-%d %H:%M:%S}Z, {span(now - view.created_at)} ago{steps}{spent}{cost}", "dim"))
     if view.context:
@@ -41,10 +42,12 @@ def _people(waiting: Sequence[Interrupt]) -> str:
 
 
 def story(paper: Paper, view: ThreadView, now: datetime, *, limit: int = 300) -> None:
-    """All that happened."""
+    """All that happened, and what it came to."""
     paper.line()
     for line in told(view.id, view.events, limit):
         write(paper, line, now=now)
+    if view.steps:
+        paper.line((f"{'total':<{INDENT}}", "dim"), in_words(totals(view, now)), indent=INDENT)
 
 
 def write(paper: Paper, line: Line, *, now: datetime | None = None) -> None:

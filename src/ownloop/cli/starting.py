@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..app import App
+from ..telemetry import from_environment
 from .command import command
 from .following import Follower, stopped
 from .inert import brief
@@ -67,7 +68,7 @@ def _say_started(session: Session, app: App, thread_id: str) -> None:
 
 
 async def _serving(session: Session, app: App, begin: Any, watch: bool, stay: bool, limit: float | None) -> int:
-    async with app:
+    async with from_environment(app), app:
         return await _until_rest(session, app, await begin(), watch, stay, limit)
 
 
@@ -162,7 +163,7 @@ async def worker(
     app, paper = session.app, session.paper
     if not app.agents:
         raise usage("a worker needs agents: name their App", session.again("worker", "FILE.py"))
-    async with told_to_stop() as told, app:
+    async with told_to_stop() as told, from_environment(app), app:
         paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}; Ctrl-C stops in order", "dim"))
         waits = asyncio.ensure_future(told.wait())
         done, _ = await asyncio.wait({waits, *app._serving}, return_when=asyncio.FIRST_COMPLETED)

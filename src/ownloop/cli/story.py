@@ -12,6 +12,7 @@ from ..events import Event, Json
 from ..history import History, Op, Request, StepLog
 from .inert import brief, fields, span
 from .paper import Span
+from .totals import spent
 
 GOOD, BAD, ASKS, RUNS, QUIET = ("✓ ", "green"), ("✗ ", "red"), ("? ", "yellow"), ("▸ ", "cyan"), ("· ", "dim")
 VERBS = {"approved": GOOD, "edited": GOOD, "responded": GOOD, "answered": GOOD}
@@ -77,10 +78,10 @@ class Teller:
             case "appended":
                 return (("note ", "dim"), data["name"], "  ", self._short(data["data"]))
             case "compacted":
-                return (("summary", "bold"), "  ", self._short(data["summary"]))
+                return (("summary", "bold"), "  ", self._short(data["summary"]), *cost(data))
             case "model_failed":
                 again = f", asked again at {from_micros(data['retry_at']):%H:%M:%S}" if "retry_at" in data else ""
-                return (BAD, "the model failed: ", failure(data["error"], self._limit), again)
+                return (BAD, "the model failed: ", failure(data["error"], self._limit), again, *cost(data))
             case "turn_ended":
                 return (("■ ", "green"), (f"turn {self.history.counters.turns} ended", "bold"), "  ", self._short(data.get("value")))
             case "failed":
@@ -96,6 +97,8 @@ class Teller:
             return self._closed(event, step)
         data, name = event.data, call_name(event.op)
         match event.kind:
+            case "selected":
+                return (QUIET, (spent(data), "dim")) if spent(data) else ()
             case "started":
                 return (RUNS, name, (" started", "dim"))
             case "not_started":
@@ -117,9 +120,11 @@ class Teller:
         by = ((f" as {event.by} said", "dim"),) if event.by else ()
         if "error" in data:
             unknown = ((" (unknown whether it happened)", "yellow"),) if data.get("unknown") else ()
-            return (BAD, name, ": ", failure(data["error"], self._limit), *unknown, *took, *late, *by)
+            return (BAD, name, ": ", failure(data["error"], self._limit), *unknown, *took, *cost(data), *late, *by)
         value = f"a {data['unwritable']} that cannot be written" if "unwritable" in data else self._short(data.get("value"))
-        return (GOOD, name, (" → ", "dim"), value, *took, *late, *by)
+        cached = (("  from the cache", "cyan"),) if data.get("cached") else ()
+        summary = (("  summarised for the model", "dim"),) if data.get("summary") else ()
+        return (GOOD, name, (" → ", "dim"), value, *took, *cached, *summary, *cost(data), *late, *by)
 
     def _ended(self, data: Any) -> tuple[Span, ...]:
         words = [str(data[key]) for key in ("status", "reason") if key in data]
@@ -177,6 +182,11 @@ def failure(error: Json, limit: int = 300) -> str:
     """A recorded error in one line."""
     where = f" ({error['where']})" if error.get("where") else ""
     return f"{error['type']}: {brief(error['message'], limit)}{where}"
+
+
+def cost(data: Any) -> tuple[Span, ...]:
+    """What it cost, where that is known."""
+    return ((f"  {spent(data)}", "dim"),) if spent(data) else ()
 
 
 def call_name(op: str | None) -> str:

@@ -21,6 +21,7 @@ class Code(IntEnum):
     CONFLICT = 4
     FORBIDDEN = 5
     STALE = 6
+    UNREACHABLE = 7
     WAITING = 10
     FAILED = 11
     CANCELLED = 12
@@ -51,7 +52,7 @@ class Trouble(Exception):
         }
 
 
-STATUSES = {Code.USAGE: 422, Code.NOT_FOUND: 404, Code.CONFLICT: 409, Code.FORBIDDEN: 403, Code.STALE: 410, Code.TIMEOUT: 408}
+STATUSES = {Code.USAGE: 422, Code.NOT_FOUND: 404, Code.CONFLICT: 409, Code.FORBIDDEN: 403, Code.STALE: 410, Code.UNREACHABLE: 503, Code.TIMEOUT: 408}
 CODES: tuple[tuple[type[Exception], Code], ...] = (
     (NotFound, Code.NOT_FOUND),
     (AlreadyDecided, Code.CONFLICT),

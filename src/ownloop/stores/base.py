@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from ..clock import Clock
 from ..events import Draft, Event, Json
@@ -148,23 +148,69 @@ class NoticeRow:
     tries: int
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is remembered about an owner ("customer:42"), beside all threads; `at`: when it was last written."""
+
+    owner: str
+    key: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many interrupts wait for a person, of one agent and kind, snoozed or not."""
+
+    agent: str
+    kind: str
+    is_snoozed: bool
+    count: int
+
+
 class ThreadFilter(TypedDict, total=False):
-    """Which threads; `after` is the last id of the page before. See `Store.threads`."""
+    """Which threads; what is None does not matter.
+
+    Attributes:
+        context: those whose context holds these pairs; a name that is not there differs from null.
+        q: those whose agent, key or input (as JSON, up to `rules.VALUE_LIMIT`) holds this text; A to Z in either case.
+        limit: at most so many, by default 50.
+        after: the last id of the page before.
+    """
 
     agent: str | None
     status: str | None
     key: str | None
     context: Mapping[str, Json] | None
+    q: str | None
     limit: int
     after: str | None
 
 
 class InterruptFilter(TypedDict, total=False):
-    """Which interrupts. See `Store.interrupts`."""
+    """Which interrupts; what is None does not matter.
+
+    Attributes:
+        kinds: of one of these kinds.
+        name: whose request has this name: the intent's, or the named step's.
+        status: by default "open"; None: whatever it is.
+        context: those of threads whose context holds these pairs; a name that is not there differs from null.
+        q: those whose agent, thread's key, name, question or arguments (as JSON, up to `rules.VALUE_LIMIT`) hold this text; A to Z in either case.
+        snoozed: True: those that a record of the space "snooze" names by their id; False: the others.
+        order: "age", oldest first, which is the default; or "urgency": what a person can decide and has a deadline, soonest first, then the others
+            by age.
+        limit: at most so many, by default 50.
+    """
 
     agent: str | None
     kind: str | None
+    kinds: Collection[str] | None
+    name: str | None
     status: str | None
+    context: Mapping[str, Json] | None
+    q: str | None
+    snoozed: bool | None
+    order: Literal["age", "urgency"]
     limit: int
 
 
@@ -316,34 +362,45 @@ class Store(Protocol):
         """The id of the thread with that agent and key."""
         ...
 
-    async def threads(
-        self,
-        *,
-        agent: str | None = None,
-        status: str | None = None,
-        key: str | None = None,
-        context: Mapping[str, Json] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[ThreadRow]:
-        """Rows, newest first; `after` is the last id of the page before."""
+    async def threads(self, **filters: Unpack[ThreadFilter]) -> list[ThreadRow]:
+        """Rows, newest first."""
         ...
 
     async def interrupts(
-        self,
-        *,
-        thread: str | None = None,
-        agent: str | None = None,
-        kind: str | None = None,
-        status: str | None = "open",
-        limit: int = 50,
-        after: tuple[str, int] | None = None,
+        self, *, thread: str | None = None, after: tuple[str, int] | None = None, **filters: Unpack[InterruptFilter]
     ) -> list[InterruptRow]:
-        """Interrupts, oldest first; `after` is the last one of the page before."""
+        """Interrupts, of one thread or of all, in the order that is asked for; `after` is the last one of the page before."""
+        ...
+
+    async def waiting(self) -> list[tuple[str, int]]:
+        """All open interrupts that a person can decide: thread id and position, in no order."""
+        ...
+
+    async def tally(self, *, context: Mapping[str, Json] | None = None) -> list[Tally]:
+        """How many of those there are, in threads whose context holds these pairs."""
+        ...
+
+    async def heads(self, thread_ids: Collection[str]) -> dict[str, int]:
+        """The last position of each of these logs that is there."""
         ...
 
     async def interrupt(self, thread_id: str, seq: int) -> InterruptRow | None:
         """One interrupt with its votes and what closed it."""
+        ...
+
+    # ---- notes -----------------------------------------------------------------------------------------------------------------
+
+    async def note(self, owner: str, key: str, text: str) -> Note:
+        """Write the note with that key; one that says the same already is left as it is, with its time."""
+        ...
+
+    async def notes(self, owner: str, query: str | None = None, *, limit: int = 50) -> list[Note]:
+        """An owner's notes, newest first. With a query: those with a word that begins as one of the query's words does (`rules.words_of`), the
+        best match first and the newest of equals. A query is only words: nothing in it is an operator, and one without a word finds nothing."""
+        ...
+
+    async def forget_notes(self, owner: str, key: str | None = None) -> int:
+        """Delete one note, or all of an owner; how many there were. Nothing else deletes a note: `prune` leaves them alone."""
         ...
 
     # ---- records, outbox, upkeep -----------------------------------------------------------------------------------------------
@@ -361,8 +418,9 @@ class Store(Protocol):
         """Delete a record; whether there was one."""
         ...
 
-    async def records(self, space: str, prefix: str = "") -> dict[str, Record]:
-        """The records of a space whose key begins so."""
+    async def records(self, space: str, prefix: str = "", *, beyond: datetime | None = None) -> dict[str, Record]:
+        """The records of a space whose key begins so, by key; with `beyond` only those that expire, and after that time: where all are written with
+        one `ttl`, those written since."""
         ...
 
     async def subscribe(self, names: Collection[NoticeName]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from ..clock import micros
-from ..events import Draft, Event, Json
+from ..events import Draft, Event, Json, canonical
 from ..history import closing_status
 from ..interrupts import DECIDABLE, interrupt_digest
 from .base import ENDED, ControlVerb, NoticeName, Refused, Status
@@ -13,6 +17,8 @@ from .base import ENDED, ControlVerb, NoticeName, Refused, Status
 MAIL_KEPT = timedelta(days=7)
 VALUE_LIMIT = 64 * 1024
 """Characters of JSON above which a value is stored once, by content hash."""
+QUERY_WORDS = 40
+"""Words of a query that count; a longer expression is beyond what SQLite parses."""
 
 
 def deadline(expires: datetime | timedelta | None, now: datetime) -> datetime | None:
@@ -95,3 +101,45 @@ def notice_of(event: Draft, status: str | None = None) -> NoticeName | None:
     if event.kind == "control" and status in ("cancelled", "closed"):
         return "thread.cancelled" if status == "cancelled" else "thread.closed"
     return None
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, small and without accents, in order: how notes are searched."""
+    plain = "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(char))
+    return re.findall(r"[^\W_]+", plain)
+
+
+def query_words(query: str) -> list[str]:
+    """What a query looks for: each word once."""
+    return list(dict.fromkeys(words_of(query)))[:QUERY_WORDS]
+
+
+def matches(text: str, wanted: Sequence[str]) -> int:
+    """How many of the wanted words begin a word of the text."""
+    words = words_of(text)
+    return sum(any(word.startswith(one) for word in words) for one in wanted)
+
+
+def agrees(context: Mapping[str, Json], wanted: Mapping[str, Json] | None) -> bool:
+    """Whether a context holds these pairs; a name that is not there differs from null."""
+    return all(name in context and _is_same(context[name], value) for name, value in (wanted or {}).items())
+
+
+def _is_same(one: Json, other: Json) -> bool:
+    if type(one) in (int, float) and type(other) in (int, float):
+        return bool(one == other)
+    return canonical(one) == canonical(other)
+
+
+def holds(text: str, wanted: str) -> bool:
+    """Whether a text holds another; A to Z in either case, as SQLite's `lower` has it."""
+    return wanted.translate(_LOWER) in text.translate(_LOWER)
+
+
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+
+
+def json_text(value: Json) -> str:
+    """A value as stores write it, where they search it; empty if it is too large to be searched."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if len(text) <= VALUE_LIMIT else ""

@@ -21,7 +21,7 @@ _PLACES = {
     "crash_everywhere": "crashes",
     "drive": "driving",
 }
-_REWRITTEN = ("store_contract", "store_wakes", "store_turns", "store_outside", "store_reads")
+_REWRITTEN = ("store_contract", "store_wakes", "store_turns", "store_outside", "store_reads", "store_lists", "store_notes")
 """Modules with assertions that pytest explains when they fail."""
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack, get_args
 
 from ... import ids
 from ...clock import Clock, SystemClock
 from ...events import Draft, Event, Json
-from ...interrupts import DECIDABLE
-from ..base import ENDED, InterruptRow, NoticeName, NoticeRow, Record, Refused, ThreadRow
-from ..rules import MAIL_KEPT, closed_as, complete, notice_of
+from ...interrupts import DECIDABLE, InterruptKind
+from ..base import ENDED, InterruptFilter, InterruptRow, Note, NoticeName, NoticeRow, Record, Refused, Tally, ThreadFilter, ThreadRow
+from ..rules import MAIL_KEPT, agrees, closed_as, complete, holds, json_text, matches, notice_of, query_words
 
 P = ParamSpec("P")
 R = TypeVar("R")
+REQUESTS: frozenset[str] = frozenset(get_args(InterruptKind))
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class Tables:
         self._mail: dict[tuple[str, str | None], list[Mail]] = {}
         self._records: dict[tuple[str, str], Record] = {}
         self._outbox: dict[int, tuple[NoticeRow, datetime]] = {}
+        self._notes: dict[tuple[str, str], Note] = {}  # in the order they were written
         self._subscribed: set[str] = set()
         self._notices = 0
         self._mails = 0
@@ -202,49 +206,53 @@ class Tables:
     async def find(self, agent: str, key: str) -> str | None:
         return self._keys.get((agent, key))
 
-    async def threads(
-        self,
-        *,
-        agent: str | None = None,
-        status: str | None = None,
-        key: str | None = None,
-        context: Mapping[str, Json] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[ThreadRow]:
-        wanted = {name: value for name, value in (("agent", agent), ("status", status), ("key", key)) if value is not None}
-        rows = sorted((thread.row for thread in self._threads.values()), key=lambda row: row.id, reverse=True)
-        found = [
-            row
-            for row in rows
-            if all(getattr(row, name) == value for name, value in wanted.items())
-            and all(row.context.get(name) == value for name, value in (context or {}).items())
-            and (after is None or row.id < after)
-        ]
-        return found[:limit]
+    async def threads(self, **filters: Unpack[ThreadFilter]) -> list[ThreadRow]:
+        after = filters.get("after")
+        found = (thread for thread in self._threads.values() if after is None or thread.row.id < after)
+        chosen = [thread.row for thread in found if _is_wanted_thread(thread, filters)]
+        return sorted(chosen, key=lambda row: row.id, reverse=True)[: filters.get("limit", 50)]
 
     async def interrupts(
-        self,
-        *,
-        thread: str | None = None,
-        agent: str | None = None,
-        kind: str | None = None,
-        status: str | None = "open",
-        limit: int = 50,
-        after: tuple[str, int] | None = None,
+        self, *, thread: str | None = None, after: tuple[str, int] | None = None, **filters: Unpack[InterruptFilter]
     ) -> list[InterruptRow]:
-        found = sorted((self._interrupt_row(one, item) for one in self._threads.values() for item in one.interrupts.values()), key=_age)
+        place = _urgency if filters.get("order") == "urgency" else _age
         after_row = None if after is None else await self.interrupt(*after)
-        chosen = (
+        within = self._threads.values() if thread is None else [self._threads[thread]] if thread in self._threads else []
+        found = [
             row
-            for row in found
-            if (thread is None or row.thread_id == thread)
-            and (agent is None or row.agent == agent)
-            and (kind is None or row.request.data["kind"] == kind)
-            and (status is None or row.status == status)
-            and (after_row is None or _age(row) > _age(after_row))
+            for one in within
+            for item in one.interrupts.values()
+            if self._is_wanted(row := self._interrupt_row(one, item), one.row, filters) and (after_row is None or place(row) > place(after_row))
+        ]
+        return sorted(found, key=place)[: filters.get("limit", 50)]
+
+    def _is_wanted(self, row: InterruptRow, thread: ThreadRow, filters: InterruptFilter) -> bool:
+        data, q = row.request.data, filters.get("q")
+        known = {"agent": row.agent, "kind": data["kind"], "status": row.status, "name": data.get("name", "")}
+        wanted = {"status": "open", **filters}
+        texts = (row.agent, thread.key or "", data.get("name", ""), data.get("question", ""))
+        return (
+            all(wanted.get(name) in (None, value) for name, value in known.items())
+            and data["kind"] in (filters.get("kinds") or REQUESTS)
+            and agrees(thread.context, filters.get("context"))
+            and filters.get("snoozed") in (None, self._is_snoozed(row))
+            and (not q or any(holds(text, q) for text in texts) or holds(json_text(data.get("arguments", "")), json_text(q)[1:-1]))
         )
-        return list(chosen)[:limit]
+
+    def _is_snoozed(self, row: InterruptRow) -> bool:
+        return self._record("snooze", ids.interrupt_id(row.thread_id, row.request.seq)) is not None
+
+    async def waiting(self) -> list[tuple[str, int]]:
+        found = await self.interrupts(kinds=DECIDABLE, limit=1 << 62)
+        return [(row.thread_id, row.request.seq) for row in found]
+
+    async def tally(self, *, context: Mapping[str, Json] | None = None) -> list[Tally]:
+        found = await self.interrupts(kinds=DECIDABLE, context=context, limit=1 << 62)
+        counted = Counter((row.agent, row.request.data["kind"], self._is_snoozed(row)) for row in found)
+        return [Tally(*group, count) for group, count in counted.items()]
+
+    async def heads(self, thread_ids: Collection[str]) -> dict[str, int]:
+        return {thread_id: self._threads[thread_id].row.head for thread_id in thread_ids if thread_id in self._threads}
 
     async def interrupt(self, thread_id: str, seq: int) -> InterruptRow | None:
         thread = self._threads.get(thread_id)
@@ -254,6 +262,32 @@ class Tables:
     @staticmethod
     def _interrupt_row(thread: Thread, item: Interrupt) -> InterruptRow:
         return InterruptRow(thread.row.id, thread.row.agent, item.status, item.request, tuple(item.votes), item.closing)
+
+    # ---- notes -------------------------------------------------------------------------------------------------------------------
+
+    async def note(self, owner: str, key: str, text: str) -> Note:
+        with self._lock:
+            known = self._notes.get((owner, key))
+            if known is not None and known.text == text:
+                return known
+            self._notes.pop((owner, key), None)
+            written = self._notes[owner, key] = Note(owner, key, text, self.clock.now())
+            return written
+
+    async def notes(self, owner: str, query: str | None = None, *, limit: int = 50) -> list[Note]:
+        with self._lock:
+            newest = sorted(enumerate(self._notes.values()), key=lambda one: (one[1].at, one[0]), reverse=True)
+        wanted = query_words(query or "")
+        found = [(matches(note.text, wanted), note) for _, note in newest if note.owner == owner]
+        ranked = sorted(((count, note) for count, note in found if count or query is None), key=lambda one: -one[0])
+        return [note for _, note in ranked][:limit]
+
+    async def forget_notes(self, owner: str, key: str | None = None) -> int:
+        with self._lock:
+            gone = [place for place in self._notes if place[0] == owner and key in (None, place[1])]
+            for place in gone:
+                del self._notes[place]
+            return len(gone)
 
     # ---- records, outbox, upkeep ----------------------------------------------------------------------------------------------
 
@@ -280,9 +314,10 @@ class Tables:
             self._records.pop((space, key), None)
             return was_there
 
-    async def records(self, space: str, prefix: str = "") -> dict[str, Record]:
+    async def records(self, space: str, prefix: str = "", *, beyond: datetime | None = None) -> dict[str, Record]:
         keys = sorted(key for one, key in self._records if one == space and key.startswith(prefix))
-        return {key: record for key in keys if (record := self._record(space, key)) is not None}
+        found = {key: record for key in keys if (record := self._record(space, key)) is not None}
+        return {key: record for key, record in found.items() if beyond is None or (record.expires_at is not None and record.expires_at > beyond)}
 
     async def subscribe(self, names: Collection[NoticeName]) -> None:
         self._subscribed.update(names)
@@ -320,3 +355,20 @@ class Tables:
 
 def _age(row: InterruptRow) -> tuple[datetime, str, int]:
     return row.request.at, row.thread_id, row.request.seq
+
+
+def _urgency(row: InterruptRow) -> tuple[float, datetime, str, int]:
+    data = row.request.data
+    deadline = data.get("expires_at") if data["kind"] in DECIDABLE else None
+    return math.inf if deadline is None else deadline, *_age(row)
+
+
+def _is_wanted_thread(thread: Thread, filters: ThreadFilter) -> bool:
+    row, q = thread.row, filters.get("q")
+    known = {"agent": row.agent, "status": row.status, "key": row.key}
+    said = thread.events[0].data.get("input") if thread.events else None
+    return (
+        all(filters.get(name) in (None, value) for name, value in known.items())
+        and agrees(row.context, filters.get("context"))
+        and (not q or holds(row.agent, q) or holds(row.key or "", q) or holds(json_text(said), json_text(q)[1:-1]))
+    )

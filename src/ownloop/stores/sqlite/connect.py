@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sqlite3
@@ -12,11 +13,12 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...errors import NewerSchema, NotAStore, StoreBusy, StoreError, StoreFull, StoreReadOnly
+from ...events import canonical
 
 T = TypeVar("T")
 
 APPLICATION_ID = 0x6F776E6C  # "ownl"
-MIGRATIONS: tuple[str, ...] = ("schema.sql",)
+MIGRATIONS: tuple[str, ...] = ("schema.sql", "notes.sql", "inbox.sql")
 """Script n brings a file from version n to n + 1; append only."""
 BUSY_SECONDS = 60.0
 PAGE_SIZE = 4096
@@ -45,7 +47,9 @@ def parse(url: str) -> tuple[Path, bool]:
 
 def connect(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     """A connection without a transaction of its own, for any thread; SQLite itself waits so long for a lock."""
-    return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256)
+    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256)
+    db.create_function("canonical", 1, lambda text: canonical(json.loads(text)), deterministic=True)
+    return db
 
 
 def open_writer(path: Path, full: bool, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
@@ -92,7 +96,8 @@ def prepare(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> No
     try:
         for script in migrations[version(db, path, len(migrations)) :]:
             for statement in script_of(script).split(";\n"):
-                db.execute(statement)
+                if "USING fts5" not in statement or has_fts5(db):
+                    db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {len(migrations)}")
         db.execute("COMMIT")
@@ -121,6 +126,11 @@ def version(db: sqlite3.Connection, path: Path, known: int) -> int:
     if found > known:
         raise NewerSchema(str(path), found, known)
     return found
+
+
+def has_fts5(db: sqlite3.Connection) -> bool:
+    """Whether this SQLite was built with full text search; without it notes are searched one by one."""
+    return db.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone() is not None
 
 
 def script_of(name: str) -> str:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from ... import ids
-from ...events import Event, Json
-from ..base import InterruptRow, Pulse, ThreadRow
-from .codec import (
-    EVENT_CODES,
-    EVENT_COLUMNS,
-    INTERRUPT_CODES,
-    INTERRUPT_STATUSES,
-    REQUEST_CODES,
-    THREAD_CODES,
-    THREAD_COLUMNS,
-    THREAD_STATUSES,
-    event_of,
-    number_of,
-    one_event,
-    rows,
-    thread_of,
-)
+from ...events import Event
+from ..base import Pulse, ThreadRow
+from .codec import EVENT_CODES, EVENT_COLUMNS, THREAD_COLUMNS, THREAD_STATUSES, event_of, number_of, one_event, rows, thread_of
 from .transaction import AT_ONCE
 
 _THREAD = "thread = (SELECT place FROM threads WHERE number = ?)"
@@ -76,28 +61,6 @@ def find(db: sqlite3.Connection, agent: str, key: str) -> str | None:
     return None if row is None else ids.thread_id(row[0])
 
 
-def threads(
-    db: sqlite3.Connection, agent: str | None, status: str | None, key: str | None, context: Mapping[str, Json] | None, limit: int, after: str | None
-) -> list[ThreadRow]:
-    conditions: dict[str, Any] = {"agent = ?": agent, "key = ?": key, "number < ?": None if after is None else number_of(after)}
-    conditions["status = ?"] = None if status is None else THREAD_CODES.get(status, -1)
-    given = {condition: value for condition, value in conditions.items() if value is not None}
-    query = f"SELECT {THREAD_COLUMNS} FROM threads WHERE {' AND '.join([*given, '1'])} ORDER BY number DESC"
-    found: list[ThreadRow] = []
-    cursor = db.execute(query, tuple(given.values()))
-    while len(found) < limit and (page := cursor.fetchmany(min(limit, 1000))):
-        found += [thread_of(db, row) for row in page if _agrees(row[13], context)][: limit - len(found)]
-    cursor.close()
-    return found
-
-
-def _agrees(recorded: str | None, wanted: Mapping[str, Json] | None) -> bool:
-    if not wanted:
-        return True
-    context = {} if recorded is None else json.loads(recorded)
-    return all(context.get(name) == value for name, value in wanted.items())
-
-
 def pulse(db: sqlite3.Connection, thread_ids: Collection[str]) -> dict[str, Pulse]:
     found: dict[str, Pulse] = {}
     for thread_id in thread_ids:
@@ -121,51 +84,3 @@ def runnable(db: sqlite3.Connection, agents: Collection[str], limit: int, now: i
         soonest = db.execute("SELECT min(ready) FROM threads WHERE agent = ? AND ready > ?", (agent, now)).fetchone()[0]
         nexts += [] if soonest is None else [soonest]
     return [ids.thread_id(number) for _, number in sorted(ready)[:limit]], min(nexts, default=None)
-
-
-# ---- interrupts ------------------------------------------------------------------------------------------------------------------
-
-_INTERRUPTS = f"""SELECT t.number, i.thread, t.agent, i.status, i.votes, i.closing, {", ".join(f"e.{name}" for name in EVENT_COLUMNS.split(", "))}
-    FROM interrupts i CROSS JOIN threads t ON t.place = i.thread CROSS JOIN events e ON e.thread = i.thread AND e.seq = i.seq"""
-
-
-def interrupts(
-    db: sqlite3.Connection, thread: str | None, agent: str | None, kind: str | None, status: str | None, limit: int, after: tuple[str, int] | None
-) -> list[InterruptRow]:
-    """Oldest first. An index on the open ones is used because their status stands in the text of the query."""
-    conditions: dict[str, tuple[Any, ...]] = {}
-    if status is not None:
-        conditions[f"i.status = {INTERRUPT_CODES.get(status, -1)}"] = ()
-    if thread is not None:
-        conditions[f"i.{_THREAD}"] = (number_of(thread),)
-    if agent is not None:
-        conditions["t.agent = ?"] = (agent,)
-    if kind is not None:
-        conditions["i.kind = ?"] = (REQUEST_CODES.get(kind, -1),)
-    if after is not None:
-        known = f"SELECT at, thread, seq FROM interrupts WHERE {_THREAD} AND seq = ?"
-        position = db.execute(known, (number_of(after[0]), after[1])).fetchone()
-        conditions["(i.at, i.thread, i.seq) > (?, ?, ?)"] = position or (0, 0, 0)
-    order = "i.at, i.thread, i.seq" if thread is None else "i.seq"
-    query = f"{_INTERRUPTS} WHERE {' AND '.join([*conditions, '1'])} ORDER BY {order} LIMIT ?"
-    values = [value for group in conditions.values() for value in group]
-    return [_interrupt_of(db, row) for row in rows(db.execute(query, (*values, limit)))]
-
-
-def interrupt(db: sqlite3.Connection, thread_id: str, seq: int) -> InterruptRow | None:
-    row = db.execute(f"{_INTERRUPTS} WHERE i.{_THREAD} AND i.seq = ?", (number_of(thread_id), seq)).fetchone()
-    return None if row is None else _interrupt_of(db, row)
-
-
-def _interrupt_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> InterruptRow:
-    number, place, agent, status, votes, closing = row[:6]
-    thread_id = ids.thread_id(number)
-    given = (one_event(db, thread_id, place, seq) for seq in (json.loads(votes) if votes is not None else ()))
-    return InterruptRow(
-        thread_id,
-        agent,
-        INTERRUPT_STATUSES[status],
-        event_of(db, thread_id, row[6:]),
-        tuple(vote for vote in given if vote is not None),
-        None if closing is None else one_event(db, thread_id, place, closing),
-    )

@@ -7,13 +7,28 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 from ...clock import Clock, SystemClock, from_micros, micros
 from ...errors import StoreError
 from ...events import Draft, Event, Json
-from ..base import Begun, Claim, ControlVerb, InterruptRow, NewThread, NoticeName, NoticeRow, Pulse, Record, ThreadRow
-from . import mail, outside, reads, upkeep, wakes
+from ..base import (
+    Begun,
+    Claim,
+    ControlVerb,
+    InterruptFilter,
+    InterruptRow,
+    NewThread,
+    Note,
+    NoticeName,
+    NoticeRow,
+    Pulse,
+    Record,
+    Tally,
+    ThreadFilter,
+    ThreadRow,
+)
+from . import lists, mail, notes, outside, reads, upkeep, wakes
 from .connect import open_writer, parse
 from .readers import Readers
 from .writer import Writer
@@ -172,34 +187,40 @@ class SqliteStore:
     async def find(self, agent: str, key: str) -> str | None:
         return self._readers.small(lambda db: reads.find(db, agent, key))
 
-    async def threads(
-        self,
-        *,
-        agent: str | None = None,
-        status: str | None = None,
-        key: str | None = None,
-        context: Mapping[str, Json] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[ThreadRow]:
-        return await self._readers.large(lambda db: reads.threads(db, agent, status, key, context, limit, after))
+    async def threads(self, **filters: Unpack[ThreadFilter]) -> list[ThreadRow]:
+        return await self._readers.large(lambda db: lists.threads(db, filters))
 
     async def interrupts(
-        self,
-        *,
-        thread: str | None = None,
-        agent: str | None = None,
-        kind: str | None = None,
-        status: str | None = "open",
-        limit: int = 50,
-        after: tuple[str, int] | None = None,
+        self, *, thread: str | None = None, after: tuple[str, int] | None = None, **filters: Unpack[InterruptFilter]
     ) -> list[InterruptRow]:
-        if limit <= LARGE and status == "open":
-            return self._readers.small(lambda db: reads.interrupts(db, thread, agent, kind, status, limit, after))
-        return await self._readers.large(lambda db: reads.interrupts(db, thread, agent, kind, status, limit, after))
+        now = micros(self.clock.now())
+        if filters.get("limit", 50) <= LARGE and filters.get("status", "open") == "open" and filters.keys() <= {"agent", "kind", "limit", "status"}:
+            return self._readers.small(lambda db: lists.interrupts(db, thread, after, filters, now))
+        return await self._readers.large(lambda db: lists.interrupts(db, thread, after, filters, now))
+
+    async def waiting(self) -> list[tuple[str, int]]:
+        return await self._readers.large(lists.waiting)
+
+    async def tally(self, *, context: Mapping[str, Json] | None = None) -> list[Tally]:
+        now = micros(self.clock.now())
+        return await self._readers.large(lambda db: lists.tally(db, context, now))
+
+    async def heads(self, thread_ids: Collection[str]) -> dict[str, int]:
+        return self._readers.small(lambda db: lists.heads(db, thread_ids))
 
     async def interrupt(self, thread_id: str, seq: int) -> InterruptRow | None:
-        return self._readers.small(lambda db: reads.interrupt(db, thread_id, seq))
+        return self._readers.small(lambda db: lists.interrupt(db, thread_id, seq))
+
+    # ---- notes -------------------------------------------------------------------------------------------------------------------
+
+    async def note(self, owner: str, key: str, text: str) -> Note:
+        return await self._writer.submit(lambda tx: notes.note(tx, owner, key, text))
+
+    async def notes(self, owner: str, query: str | None = None, *, limit: int = 50) -> list[Note]:
+        return await self._readers.large(lambda db: notes.notes(db, owner, query, limit))
+
+    async def forget_notes(self, owner: str, key: str | None = None) -> int:
+        return await self._writer.submit(lambda tx: notes.forget(tx, owner, key))
 
     # ---- records, outbox, upkeep -----------------------------------------------------------------------------------------------
 
@@ -213,9 +234,9 @@ class SqliteStore:
     async def drop(self, space: str, key: str) -> bool:
         return await self._writer.submit(lambda tx: upkeep.drop(tx, space, key))
 
-    async def records(self, space: str, prefix: str = "") -> dict[str, Record]:
+    async def records(self, space: str, prefix: str = "", *, beyond: datetime | None = None) -> dict[str, Record]:
         now = micros(self.clock.now())
-        return await self._readers.large(lambda db: upkeep.records(db, space, prefix, now))
+        return await self._readers.large(lambda db: upkeep.records(db, space, prefix, beyond, now))
 
     async def subscribe(self, names: Collection[NoticeName]) -> None:
         await self._writer.submit(lambda tx: upkeep.subscribe(tx, names))

@@ -224,8 +224,8 @@ class Transaction:
         name = data["event"] if kind == "event" else data["call"] if kind == "in_doubt" else None
         key = data["key"] if kind == "event" else None
         self.db.execute(
-            "INSERT INTO interrupts (thread, seq, kind, status, at, step, name, key) VALUES (?, ?, ?, 0, ?, ?, ?, ?)",
-            (row.place, event.seq, REQUEST_CODES[kind], self.now, step, name, key),
+            "INSERT INTO interrupts (thread, seq, kind, status, at, step, name, key, expires_at) VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)",
+            (row.place, event.seq, REQUEST_CODES[kind], self.now, step, name, key, data.get("expires_at") if kind in DECIDABLE else None),
         )
 
     def _vote(self, row: Row, event: Event) -> None:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 
 from ... import ids
 from ...clock import from_micros, micros
@@ -26,9 +27,14 @@ def get(db: sqlite3.Connection, space: str, key: str, now: int) -> Record | None
     return None if found is None else _record(found[0], found[1], found[2], now)
 
 
-def records(db: sqlite3.Connection, space: str, prefix: str, now: int) -> dict[str, Record]:
-    query = "SELECT key, value, version, expires_at FROM records WHERE space = ? AND key >= ? AND substr(key, 1, ?) = ? ORDER BY key"
-    found = ((row[0], _record(row[1], row[2], row[3], now)) for row in rows(db.execute(query, (space, prefix, len(prefix), prefix))))
+def records(db: sqlite3.Connection, space: str, prefix: str, beyond: datetime | None, now: int) -> dict[str, Record]:
+    """By the primary key, from the prefix to the last key that begins so; with `beyond` by the index of expiries."""
+    values: list[Any] = [space, prefix, prefix]
+    chosen = "space = ? AND key >= ? AND key < ? || char(0x10FFFF)"
+    if beyond is not None:
+        chosen, values = "expires_at > ? AND +space = ? AND substr(key, 1, ?) = ?", [micros(beyond), space, len(prefix), prefix]
+    query = f"SELECT key, value, version, expires_at FROM records WHERE {chosen} ORDER BY key"
+    found = ((row[0], _record(row[1], row[2], row[3], now)) for row in rows(db.execute(query, values)))
     return {key: record for key, record in found if record is not None}
 
 
