@@ -80,7 +80,7 @@ class Wake:
         self.raised = False
         self.live: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._lease_until = asked + setting.ttl.total_seconds()
-        self._cancellable: set[asyncio.Task[Any]] = set()
+        self._cancellable: list[asyncio.Task[Any]] = []
         self._news = asyncio.Event()
         self._main = asyncio.current_task()
 
@@ -93,8 +93,9 @@ class Wake:
         """Begin nothing more; model calls and reads are cancelled, except when the process only wants to end."""
         self.stopping = self.stopping or why
         if why != "shutdown":
-            for task in list(self._cancellable):
-                task.cancel()
+            for task in self._cancellable:
+                if task is not asyncio.current_task():  # that one has found it out itself, and unwinds by it
+                    task.cancel()
 
     def heard(self) -> None:
         self._news.set()
@@ -220,17 +221,20 @@ class Wake:
         if self.stopping not in (None, "shutdown"):
             work.close()
             raise self.suspend()
-        task = asyncio.ensure_future(work)
-        self._cancellable.add(task)
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        self._cancellable.append(task)  # once more when a model call asks for a summary
         try:
-            return await task
+            return await work
         except asyncio.CancelledError:
-            if self.stopping is not None and task.cancelled():
+            if self.stopping is not None:
                 raise self.suspend() from None
-            task.cancel()
             raise
         finally:
-            self._cancellable.discard(task)
+            self._cancellable.remove(task)
+            while self.stopping is not None and task.cancelling() > before:  # `stop` is done with it
+                task.uncancel()
 
     def launch(self, step_id: str, op: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a call that belongs to the wake and not to the branch: no cancellation of the branch reaches it."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ...clock import Clock
 from ...errors import StoreError
 from .connect import is_busy, patiently, translate
-from .transaction import Transaction
+from .transaction import Rows, Transaction
 
 T = TypeVar("T")
 Work = Callable[[Transaction], T]
@@ -71,6 +71,7 @@ class Writer:
         self._stopping = False
         self._pace = 0.0  # seconds that a commit takes, of late
         self._watch = _Watch(db, path)
+        self._rows = Rows(db)
         self._thread = threading.Thread(target=self._run, name=f"ownloop writer {path.name}", daemon=True)
         self._thread.start()
 
@@ -168,6 +169,7 @@ class Writer:
             if not self._begin(patient):
                 self._waiting.extendleft(reversed(batch))
                 return None
+            self._rows.check()
             for job in batch:
                 touched |= self._run_one(job, alone=len(batch) == 1)
             self._db.execute("COMMIT" if any(job.error is None for job in batch) else "ROLLBACK")
@@ -192,7 +194,7 @@ class Writer:
 
     def _run_one(self, job: _Job, *, alone: bool) -> set[str]:
         """One job, in a savepoint unless it is the only one."""
-        transaction = Transaction(self._db, self._clock)
+        transaction = Transaction(self._db, self._clock, self._rows)
         try:
             if not alone:
                 self._db.execute("SAVEPOINT job")
@@ -201,6 +203,7 @@ class Writer:
             if not alone:
                 self._db.execute("RELEASE job")
         except BaseException as error:
+            self._rows.forget()
             if not self._db.in_transaction:  # a full disk takes the whole transaction with it
                 raise
             job.error = self._meaning(error)
@@ -212,6 +215,7 @@ class Writer:
 
     def _abandon(self, batch: list[_Job], error: BaseException) -> None:
         """Nothing of the batch was written: all are told the same, but for those that were refused anyway."""
+        self._rows.forget()
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
