@@ -365,25 +365,24 @@ class App:
             raise
 
     async def _decide_on(self, row: InterruptRow, verb: Verb, actor: Actor, value: Any, note: str, digest: str | None) -> Interrupt:
-        id = ids.interrupt_id(row.thread_id, row.request.seq)
         while True:
-            row = await self._interrupt_row(id)
             shown = await self._shown(row)
             if shown.status != "open":
                 raise Expired(shown) if shown.status == "expired" else AlreadyDecided(shown)
             if digest is not None and digest != shown.digest:
                 raise ArgumentsChanged(shown, digest)
-            known = self.agents[row.agent].known_intents() if row.agent in self.agents else {}
+            known = self.agents[row.agent].known_intents() if verb == "edit" and row.agent in self.agents else {}
             draft = deciding.answer(shown, verb, actor, value, note, shown.schema, known, self._redact)
             try:
-                await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
+                event = await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
             except Refused as refusal:
                 if refusal.why == "expired":
                     raise Expired(shown) from None
-            else:  # otherwise somebody was first: read again what it is now
+                row = await self._interrupt_row(shown.id)  # somebody was first: what it is now
+            else:
                 watch.current.decided(shown, verb, None)
                 await self._wake(row.thread_id)
-                return await self.interrupt(id)
+                return await self._shown(row.after(event))
 
     async def interrupt(self, id: str) -> Interrupt:
         """One interrupt by its id, whatever its status."""

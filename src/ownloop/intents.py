@@ -191,9 +191,14 @@ def _return_annotation(function: Any, frame: types.FrameType | None) -> Any:
     local = frame.f_locals if frame is not None else {}
     try:
         annotation = getattr(function, "__func__", function).__annotations__.get("return")
-        return eval(annotation, _names_of(function, local)) if isinstance(annotation, str) else annotation
+        return eval(_compiled(annotation), _names_of(function, local)) if isinstance(annotation, str) else annotation
     except (AttributeError, NameError):  # no annotations, or a name that only a type checker sees
         return None
+
+
+@cache
+def _compiled(annotation: str) -> types.CodeType:
+    return compile(annotation, "<annotation>", "eval")
 
 
 def _path(cls: type) -> str:

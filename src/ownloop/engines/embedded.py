@@ -65,6 +65,9 @@ class Embedded:
         if thread_ids is None:
             self._notice(loop)
         for thread_id in [one for one in thread_ids or () if one not in self._running]:
+            if asyncio._get_running_loop() is loop:
+                self.hint(thread_id)
+                continue
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self.hint, thread_id)
 

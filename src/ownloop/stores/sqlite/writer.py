@@ -231,24 +231,18 @@ class Writer:
         return error
 
     def _tell(self, batch: list[_Job], touched: set[str]) -> None:
-        loops: dict[asyncio.AbstractEventLoop | None, list[_Job]] = {}
+        here = asyncio._get_running_loop()
+        away: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         for job in batch:
-            loops.setdefault(job.loop, []).append(job)
-        for loop, jobs in loops.items():
-            if loop is None or loop is _running_loop():
-                _resolve(jobs)
+            if job.loop is None or job.loop is here:
+                job.resolve()
             else:
-                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(_resolve, jobs)
+                away.setdefault(job.loop, []).append(job)
+        for loop, jobs in away.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, jobs)
         if touched:
             self._heard(touched)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _resolve(jobs: list[_Job]) -> None:
