@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from ... import ids
@@ -101,6 +102,11 @@ class Row:
         )
 
 
+@cache
+def _update(changed: tuple[int, ...]) -> str:
+    return f"UPDATE threads SET {', '.join(f'{_MUTABLE[index]} = ?' for index in changed)} WHERE place = ?"
+
+
 class Rows:
     """Rows as this connection wrote or read them last, by number: good until another connection commits or something here is rolled back.
 
@@ -177,9 +183,8 @@ class Transaction:
         for row in self._rows.values():
             after = row.columns()
             if after != row.before:
-                changed = [index for index, (new, old) in enumerate(zip(after, row.before, strict=True)) if new != old]
-                columns = ", ".join(f"{_MUTABLE[index]} = ?" for index in changed)
-                self.db.execute(f"UPDATE threads SET {columns} WHERE place = ?", (*(after[index] for index in changed), row.place))
+                changed = tuple([index for index, value in enumerate(after) if value != row.before[index]])
+                self.db.execute(_update(changed), [*[after[index] for index in changed], row.place])
                 row.before = after
 
     def view(self, row: Row) -> ThreadRow:
