@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, TypedDict
 
 from .clock import duration
 from .errors import NotAllowed
-from .events import Json, digest
+from .events import Json, canonical, digest
 
 InterruptKind = Literal["approval", "question", "result", "event", "timer", "child", "in_doubt", "budget", "hold"]
 InterruptStatus = Literal["open", "decided", "expired", "superseded", "withdrawn"]
@@ -149,9 +151,7 @@ class ApprovalPolicy:
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> ApprovalPolicy:
         """What `to_json` recorded."""
-        expires = recorded.get("expires")
-        escalate = [(timedelta(seconds=after), whom) for after, whom in recorded.get("escalate", ())]
-        return cls(**{**recorded, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
+        return _policy(canonical(recorded))
 
     def refuses(self, actor: Actor) -> str | None:
         """Why this actor may not answer, or None."""
@@ -215,6 +215,14 @@ class Interrupt:
             raise NotAllowed(self, actor, why)
         if verb == "approve" and any(vote.by.id == actor.id for vote in self.votes):
             raise NotAllowed(self, actor, f"{actor.id} agreed already, and {self.policy.quorum} different people must")
+
+
+@lru_cache(maxsize=256)
+def _policy(recorded: str) -> ApprovalPolicy:
+    """Thousands of interrupts share a few policies."""
+    values = json.loads(recorded)
+    expires, escalate = values.get("expires"), [(timedelta(seconds=after), whom) for after, whom in values.get("escalate", ())]
+    return ApprovalPolicy(**{**values, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
 
 
 def interrupt_digest(thread_id: str, step_id: str | None, request: Mapping[str, Json]) -> str:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from . import watch
 from .errors import StoreError, Suspend, is_unwinding
@@ -92,10 +92,9 @@ class Wake:
     def stop(self, why: str) -> None:
         """Begin nothing more; model calls and reads are cancelled, except when the process only wants to end."""
         self.stopping = self.stopping or why
-        if why != "shutdown":
-            for task in self._cancellable:
-                if task is not asyncio.current_task():  # that one has found it out itself, and unwinds by it
-                    task.cancel()
+        for task in self._cancellable if why != "shutdown" else ():
+            if task is not asyncio.current_task():  # that one has found it out itself, and unwinds by it
+                task.cancel()
 
     def heard(self) -> None:
         self._news.set()
@@ -221,8 +220,7 @@ class Wake:
         if self.stopping not in (None, "shutdown"):
             work.close()
             raise self.suspend()
-        task = asyncio.current_task()
-        assert task is not None
+        task = cast(asyncio.Task[Any], asyncio.current_task())
         before = task.cancelling()
         self._cancellable.append(task)  # once more when a model call asks for a summary
         try:
