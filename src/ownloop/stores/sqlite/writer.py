@@ -77,15 +77,16 @@ class Writer:
 
     # ---- whoever submits ---------------------------------------------------------------------------------------------------------
 
-    async def submit(self, work: Work[T], thread: str = "") -> T:
+    async def submit(self, work: Work[T], thread: str = "", *, outside: bool = False) -> T:
         """Do this work in a transaction; its result after the commit.
 
-        Two writes of one `thread` in a row: nobody else is writing now, and there is no group to wait for.
+        A write of a wake after another one of the same `thread`: nobody else is writing now, and there is no group to wait for. Of what comes
+        from `outside` more may come at once.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Job(work, future, loop))
-        is_alone, self._last = bool(thread) and thread == self._last and len(self._waiting) == 1, thread
+        is_alone, self._last = bool(thread) and thread == self._last and len(self._waiting) == 1 and not outside, thread
         if is_alone:
             self._commit_here()
         elif not self._is_scheduled:
