@@ -337,6 +337,7 @@ def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> A
         raise ProgramChanged(step_id, f"what {what} recorded is no {name} any more ({where}: {first['msg']})") from None
 
 
+@lru_cache(maxsize=1024)
 def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
     """What the function's results are validated by: its return annotation, or plain JSON.
 

@@ -155,7 +155,7 @@ class SqliteStore:
 
     async def load(self, thread_id: str, upto: int) -> list[Event]:
         if upto <= LARGE:
-            return self._readers.small(lambda db: reads.load(db, thread_id, upto))
+            return self._readers.one(lambda db: reads.load(db, thread_id, upto))  # up to there a log never changes
         return await self._readers.large(lambda db: reads.load(db, thread_id, upto))
 
     async def events(self, thread_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
