@@ -452,8 +452,7 @@ class App:
         runner = await self._open()
         thread_id = await self._id_or_new(thread_or_key)
         asked = self.store.clock.ticks()
-        claim = await self.store.claim(thread_id, None, self._lease)
-        if claim is None:
+        if (claim := await self.store.claim(thread_id, None, self._lease)) is None:
             row = await self._row(thread_id)
             raise ThreadEnded(thread_id, row.status) if row.status in ("cancelled", "closed") else ThreadBusy(thread_id, row.lease_until)
         wake = await runner.begin(claim, asked)
@@ -489,8 +488,7 @@ class App:
         return found
 
     async def _row(self, thread: Ref) -> ThreadRow:
-        row = await self.store.thread(await self._id(thread))
-        if row is None:
+        if (row := await self.store.thread(await self._id(thread))) is None:
             raise NotFound("thread", thread)
         return row
 

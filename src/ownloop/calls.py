@@ -85,10 +85,8 @@ async def run(
     branch.check_may_start()
     if isinstance(intent, UnknownIntent):
         raise CallNoLongerValid(call.step_id, intent.name, intent.why)
-    if not call.promise.reads and op is not None and op.in_doubt:
-        known = await _resolve(call, op, NO_OUTCOME)
-        if known is not None:
-            return _outcome(known, call)
+    if not call.promise.reads and op is not None and op.in_doubt and (known := await _resolve(call, op, NO_OUTCOME)) is not None:
+        return _outcome(known, call)
     await _check_unread(call)
     branch.check_may_start()
     return _outcome(await _start(call), call)

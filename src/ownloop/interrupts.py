@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from .clock import duration
 from .errors import NotAllowed
-from .events import Json, canonical, digest
+from .events import Json, digest
 
 InterruptKind = Literal["approval", "question", "result", "event", "timer", "child", "in_doubt", "budget", "hold"]
 InterruptStatus = Literal["open", "decided", "expired", "superseded", "withdrawn"]
@@ -149,9 +149,12 @@ class ApprovalPolicy:
         return {one.name: _seconds(getattr(self, one.name)) for one in changed}
 
     @classmethod
-    def from_json(cls, recorded: Mapping[str, Json]) -> ApprovalPolicy:
-        """What `to_json` recorded."""
-        return _policy(canonical(recorded))
+    @lru_cache(maxsize=256)
+    def from_json(cls, recorded: str) -> ApprovalPolicy:
+        """What `to_json` recorded, as canonical JSON: thousands of interrupts share a few policies."""
+        values = json.loads(recorded)
+        expires, escalate = values.get("expires"), [(timedelta(seconds=after), whom) for after, whom in values.get("escalate", ())]
+        return cls(**{**values, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
 
     def refuses(self, actor: Actor) -> str | None:
         """Why this actor may not answer, or None."""
@@ -215,14 +218,6 @@ class Interrupt:
             raise NotAllowed(self, actor, why)
         if verb == "approve" and any(vote.by.id == actor.id for vote in self.votes):
             raise NotAllowed(self, actor, f"{actor.id} agreed already, and {self.policy.quorum} different people must")
-
-
-@lru_cache(maxsize=256)
-def _policy(recorded: str) -> ApprovalPolicy:
-    """Thousands of interrupts share a few policies."""
-    values = json.loads(recorded)
-    expires, escalate = values.get("expires"), [(timedelta(seconds=after), whom) for after, whom in values.get("escalate", ())]
-    return ApprovalPolicy(**{**values, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
 
 
 def interrupt_digest(thread_id: str, step_id: str | None, request: Mapping[str, Json]) -> str:
