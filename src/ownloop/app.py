@@ -361,25 +361,24 @@ class App:
             raise
 
     async def _decide_on(self, row: InterruptRow, verb: Verb, actor: Actor, value: Any, note: str, digest: str | None) -> Interrupt:
-        id = ids.interrupt_id(row.thread_id, row.request.seq)
         while True:
-            row = await self._interrupt_row(id)
             shown = await self._shown(row)
             if shown.status != "open":
                 raise Expired(shown) if shown.status == "expired" else AlreadyDecided(shown)
             if digest is not None and digest != shown.digest:
                 raise ArgumentsChanged(shown, digest)
-            known = self.agents[row.agent].known_intents() if row.agent in self.agents else {}
+            known = self.agents[row.agent].known_intents() if verb == "edit" and row.agent in self.agents else {}
             draft = deciding.answer(shown, verb, actor, value, note, shown.schema, known, self._redact)
             try:
                 event = await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
             except Refused as refusal:
                 if refusal.why == "expired":
                     raise Expired(shown) from None
-            else:  # otherwise somebody was first: read again what it is now
+                row = await self._interrupt_row(shown.id)  # somebody was first: what it is now
+            else:
                 watch.current.decided(shown, verb, event)
                 await self._wake(row.thread_id)
-                return await self.interrupt(id)
+                return await self._shown(row.after(event))
 
     async def interrupt(self, id: str) -> Interrupt:
         """One interrupt by its id, whatever its status."""
@@ -449,8 +448,7 @@ class App:
         runner = await self._open()
         thread_id = await self._id_or_new(thread_or_key)
         asked = self.store.clock.ticks()
-        claim = await self.store.claim(thread_id, None, self._lease)
-        if claim is None:
+        if (claim := await self.store.claim(thread_id, None, self._lease)) is None:
             row = await self._row(thread_id)
             raise ThreadEnded(thread_id, row.status) if row.status in ("cancelled", "closed") else ThreadBusy(thread_id, row.lease_until)
         wake = await runner.begin(claim, asked)
@@ -486,8 +484,7 @@ class App:
         return found
 
     async def _row(self, thread: Ref) -> ThreadRow:
-        row = await self.store.thread(await self._id(thread))
-        if row is None:
+        if (row := await self.store.thread(await self._id(thread))) is None:
             raise NotFound("thread", thread)
         return row
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import ProgramChanged, Suspend, is_unwinding
-from .events import Draft, Event, Json, sparse
+from .events import Draft, Event, Json, canonical, sparse
 from .history import Op, Request, StepLog
 from .interrupts import ApprovalPolicy, Vote
 from .wake import Wake
@@ -122,7 +122,7 @@ class Branch:
         decision = request.decision()
         if closing.data["kind"] == "approved" or decision is None or decision.by is None:
             return True
-        policy = ApprovalPolicy.from_json(request.event.data["policy"])
+        policy = ApprovalPolicy.from_json(canonical(request.event.data["policy"]))
         return policy.satisfied_by([Vote(decision.by, "edited", decision.at)]) or self._is_asked_anew(request, decision.value)
 
     def _is_asked_anew(self, edited: Request, arguments: Json) -> bool:

@@ -85,10 +85,8 @@ async def run(
     branch.check_may_start()
     if isinstance(intent, UnknownIntent):
         raise CallNoLongerValid(call.step_id, intent.name, intent.why)
-    if not call.promise.reads and op is not None and op.in_doubt:
-        known = await _resolve(call, op, NO_OUTCOME)
-        if known is not None:
-            return _outcome(known, call)
+    if not call.promise.reads and op is not None and op.in_doubt and (known := await _resolve(call, op, NO_OUTCOME)) is not None:
+        return _outcome(known, call)
     await _check_unread(call)
     branch.check_may_start()
     return _outcome(await _start(call), call)
@@ -337,6 +335,7 @@ def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> A
         raise ProgramChanged(step_id, f"what {what} recorded is no {name} any more ({where}: {first['msg']})") from None
 
 
+@lru_cache(maxsize=1024)
 def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
     """What the function's results are validated by: its return annotation, or plain JSON.
 

@@ -76,7 +76,7 @@ def moment(value: datetime | timedelta | str) -> datetime | timedelta:
 
 def micros(at: datetime) -> int:
     """Microseconds since 1970, exact."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return (at - _EPOCH) // timedelta.resolution
 
 
 def from_micros(value: int) -> datetime:

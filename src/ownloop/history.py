@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from . import ids
 from .clock import from_micros
-from .events import Draft, Event, Json
+from .events import Draft, Event, Json, canonical
 from .interrupts import Actor, ApprovalPolicy, Decision, Interrupt, Vote
 
 StepStatus = Literal["open", "ended", "skipped", "superseded"]
@@ -519,7 +519,7 @@ def interrupt_of(
         question=data.get("question", ""),
         schema=data.get("schema"),
         choices=None if data.get("choices") is None else tuple(data["choices"]),
-        policy=ApprovalPolicy.from_json(data.get("policy", {})),
+        policy=ApprovalPolicy.from_json(canonical(data.get("policy", {}))),
         votes=(*carried_votes(event), *(vote_of(vote) for vote in votes)),
         digest=data["digest"],
         created_at=event.at,

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -187,11 +187,14 @@ def _members(annotation: Any) -> list[type[Intent]]:
     raise TypeError(f"{annotation!r} is not a choice of intents: write A, A | B or list[A | B], where A and B are subclasses of Intent")
 
 
+_compiled = cache(partial(compile, filename="<annotation>", mode="eval"))
+
+
 def _return_annotation(function: Any, frame: types.FrameType | None) -> Any:
     local = frame.f_locals if frame is not None else {}
     try:
         annotation = getattr(function, "__func__", function).__annotations__.get("return")
-        return eval(annotation, _names_of(function, local)) if isinstance(annotation, str) else annotation
+        return eval(_compiled(annotation), _names_of(function, local)) if isinstance(annotation, str) else annotation
     except (AttributeError, NameError):  # no annotations, or a name that only a type checker sees
         return None
 

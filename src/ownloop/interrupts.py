@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, TypedDict
 
 from .clock import duration
@@ -147,11 +149,12 @@ class ApprovalPolicy:
         return {one.name: _seconds(getattr(self, one.name)) for one in changed}
 
     @classmethod
-    def from_json(cls, recorded: Mapping[str, Json]) -> ApprovalPolicy:
-        """What `to_json` recorded."""
-        expires = recorded.get("expires")
-        escalate = [(timedelta(seconds=after), whom) for after, whom in recorded.get("escalate", ())]
-        return cls(**{**recorded, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
+    @lru_cache(maxsize=256)
+    def from_json(cls, recorded: str) -> ApprovalPolicy:
+        """What `to_json` recorded, as canonical JSON: thousands of interrupts share a few policies."""
+        values = json.loads(recorded)
+        expires, escalate = values.get("expires"), [(timedelta(seconds=after), whom) for after, whom in values.get("escalate", ())]
+        return cls(**{**values, "expires": None if expires is None else timedelta(seconds=expires), "escalate": escalate})
 
     def refuses(self, actor: Actor) -> str | None:
         """Why this actor may not answer, or None."""

@@ -60,8 +60,7 @@ class Runner:
     async def run_one(self, thread_id: str) -> bool:
         """Claim the thread, if it is runnable, and run its handler once; whether it is runnable again at once."""
         asked = self._setting.store.clock.ticks()
-        claim = await self._setting.store.claim(thread_id, self._agents.keys(), self._setting.ttl)
-        if claim is None:
+        if (claim := await self._setting.store.claim(thread_id, self._agents.keys(), self._setting.ttl)) is None:
             return False
         wake = await self.begin(claim, asked)
         try:

@@ -236,7 +236,6 @@ class Step(Generic[I]):
         thread_ids = [child.thread_id for child in children]
         requests = [self._branch.wake.history.child(thread_id) for thread_id in thread_ids]
         types = [self._agents.result_type(one.event.data["agent"] if one is not None else "") for one in requests]
-        outcomes = await waits.children(self._branch, thread_ids, types)
-        if outcomes is None:
+        if (outcomes := await waits.children(self._branch, thread_ids, types)) is None:
             raise self._branch.suspend()
         return outcomes

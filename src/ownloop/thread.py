@@ -202,13 +202,11 @@ class Thread(Generic[D]):
 
     async def _next(self, decide: Any) -> Step[Any]:
         while True:
-            waiting = self._to_hand_out()
-            if not waiting:
-                await self._select(decide)
-            for log in waiting[:1]:
-                step = await self._hand_out(log)
-                if step is not None:
+            if waiting := self._to_hand_out():
+                if (step := await self._hand_out(waiting[0])) is not None:
                     return step
+            else:
+                await self._select(decide)
 
     def _to_hand_out(self) -> list[StepLog]:
         """Open steps that this wake has not handed out: all of the last answer, and those set aside that have news."""
@@ -273,8 +271,7 @@ class Thread(Generic[D]):
             await self._select(decide)
         steps: dict[str, Step[Any]] = {}
         for log in self._to_hand_out():
-            step = await self._hand_out(log)
-            if step is not None:
+            if (step := await self._hand_out(log)) is not None:
                 steps[log.id] = step
         return await _Branches(self, steps, fn).gather()
 

@@ -152,6 +152,7 @@ def promised(fn: Callable[..., Any], promise: Promise) -> Callable[..., Any]:
     return wrapper
 
 
+@functools.lru_cache(maxsize=1024)
 def promise_of(fn: Callable[..., Any]) -> Promise:
     """What `tool` said of the function; without it: effects, and a person is asked when in doubt."""
     found = getattr(fn, "__ownloop__", None)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from . import watch
 from .errors import StoreError, Suspend, is_unwinding
@@ -82,7 +82,7 @@ class Wake:
         self.raised = False
         self.live: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._lease_until = asked + setting.ttl.total_seconds()
-        self._cancellable: set[asyncio.Task[Any]] = set()
+        self._cancellable: list[asyncio.Task[Any]] = []
         self._news = asyncio.Event()
         self._main = asyncio.current_task()
 
@@ -94,8 +94,8 @@ class Wake:
     def stop(self, why: str) -> None:
         """Begin nothing more; model calls and reads are cancelled, except when the process only wants to end."""
         self.stopping = self.stopping or why
-        if why != "shutdown":
-            for task in list(self._cancellable):
+        for task in self._cancellable if why != "shutdown" else ():
+            if task is not asyncio.current_task():  # that one has found it out itself, and unwinds by it
                 task.cancel()
 
     def heard(self) -> None:
@@ -222,17 +222,19 @@ class Wake:
         if self.stopping not in (None, "shutdown"):
             work.close()
             raise self.suspend()
-        task = asyncio.ensure_future(work)
-        self._cancellable.add(task)
+        task = cast(asyncio.Task[Any], asyncio.current_task())
+        before = task.cancelling()
+        self._cancellable.append(task)  # once more when a model call asks for a summary
         try:
-            return await task
+            return await work
         except asyncio.CancelledError:
-            if self.stopping is not None and task.cancelled():
+            if self.stopping is not None:
                 raise self.suspend() from None
-            task.cancel()
             raise
         finally:
-            self._cancellable.discard(task)
+            self._cancellable.remove(task)
+            while self.stopping is not None and task.cancelling() > before:  # `stop` is done with it
+                task.uncancel()
 
     def launch(self, step_id: str, op: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a call that belongs to the wake and not to the branch: no cancellation of the branch reaches it."""

@@ -204,3 +204,49 @@ async def test_a_named_step_that_is_called_like_an_intent_is_not_checked_against
     await d.edit(await only(d), {"note": "free"}, by="ann")
     await d.settle()
     assert (await world.ended(thread)).result == "{'note': 'free'}"
+
+
+@pytest.mark.parametrize("model", ["waits", "asks for a summary", "takes no notice"])
+async def test_cleaning_up_after_a_pause_is_not_cut_itself(world: World, model: str) -> None:
+    """Pause cuts the model call, once, and not what the handler awaits on its way out."""
+    asked, cleaned, cuts = asyncio.Event(), list[int](), list[str]()
+
+    async def slow(what: Any) -> str:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cuts.append("cut")
+            if model != "takes no notice":
+                raise
+        return "long ago"
+
+    async def decide(thread: Thread[Any]) -> Look | Done:
+        if len(thread.steps) < 2:
+            return Look()
+        if model == "asks for a summary":
+            await thread.compact(slow, keep_last=0)
+        else:
+            await slow(thread)
+        return Done()
+
+    async def agent(thread: Thread[Any]) -> str:
+        try:
+            async with asyncio.timeout(30):
+                while not isinstance((step := await thread.next_step(decide)).intent, Done):
+                    await step.close()
+                return "end"
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            await asyncio.sleep(0)
+            cleaned.append(task.cancelling())
+
+    d = await world.deploy(agent)
+    thread = await d.start("agent")
+    settling = asyncio.ensure_future(d.settle())
+    await asyncio.wait_for(asked.wait(), 5)
+    await d.pause(thread)
+    await asyncio.wait_for(settling, 5)
+    assert (cuts, cleaned) == (["cut"], [0])
+    await world.ended(thread, "paused")

@@ -74,8 +74,8 @@ class Session:
     @property
     def default_store(self) -> str | None:
         """That of `ownloop dev` in this folder, where neither a store nor, by a flag or the environment, an App was named."""
-        is_named = self.app_place is not None and self.app_place != (os.environ.get("OWNLOOP_APP") if "OWNLOOP_APP" in self.sources else None)
-        return None if is_named else dev_store()
+        is_of_file = "OWNLOOP_APP" in self.sources and self.app_place == os.environ.get("OWNLOOP_APP")
+        return dev_store() if self.app_place is None or is_of_file else None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[App]:

@@ -30,6 +30,7 @@ class Embedded:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._changed: asyncio.Event | None = None
+        self._run_one: RunOne | None = None
 
     async def wake(self, thread_id: str, *, at: datetime | None = None, tx: Any = None) -> None:
         self.hint(thread_id)
@@ -43,28 +44,31 @@ class Embedded:
         elif thread_id not in self._queued:
             self._queued.add(thread_id)
             self._queue.append(thread_id)
-        self._changed.set()
+        self._start()
 
     async def serve(self, run_one: RunOne) -> None:
         loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._changed, self._run_one = asyncio.Event(), run_one
         unlisten = self._store.listen(lambda ids: self._heard(loop, ids))
         unmove = self._store.clock.on_move(lambda: self._notice(loop))
         try:
             while True:
-                await self._turn(run_one)
+                await self._turn()
         finally:
             unlisten()
             unmove()
+            self._changed = None  # nothing starts any more
             while self._running:
                 await asyncio.wait(list(self._running.values()))
-            self._changed = None
 
     def _heard(self, loop: asyncio.AbstractEventLoop, thread_ids: Collection[str] | None) -> None:
         """Somebody committed: another process, or this one to threads that do not run here now."""
         if thread_ids is None:
             self._notice(loop)
         for thread_id in [one for one in thread_ids or () if one not in self._running]:
+            if asyncio._get_running_loop() is loop:
+                self.hint(thread_id)
+                continue
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self.hint, thread_id)
 
@@ -76,17 +80,22 @@ class Embedded:
         if self._changed is not None:
             self._changed.set()
 
-    async def _turn(self, run_one: RunOne) -> None:
+    def _start(self) -> None:
+        """What is queued, as far as there is room."""
+        assert self._run_one is not None
+        while self._queue and len(self._running) < self._concurrency:
+            thread_id = self._queue.popleft()
+            self._queued.discard(thread_id)
+            self._running[thread_id] = asyncio.ensure_future(self._run(thread_id, self._run_one))
+
+    async def _turn(self) -> None:
         """Start what there is room for, then wait for something to change."""
         assert self._changed is not None
         self._changed.clear()
         nap = LONGEST_NAP
         if not self._queue and len(self._running) < self._concurrency:
             nap = await self._sweep()
-        while self._queue and len(self._running) < self._concurrency:
-            thread_id = self._queue.popleft()
-            self._queued.discard(thread_id)
-            self._running[thread_id] = asyncio.ensure_future(self._run(thread_id, run_one))
+        self._start()
         with suppress(TimeoutError):
             async with asyncio.timeout(nap):  # not wait_for: before Python 3.12 it loses a cancellation that meets the event
                 await self._changed.wait()

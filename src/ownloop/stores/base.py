@@ -11,7 +11,7 @@ and, for steps set aside past the end of a turn, `status = 'done' AND due <= now
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, TypedDict, Unpack
 
@@ -125,6 +125,10 @@ class InterruptRow:
     request: Event
     votes: tuple[Event, ...] = ()
     closing: Event | None = None
+
+    def after(self, answer: Event) -> InterruptRow:
+        """As it is once a `vote` or a person's `decision` has been recorded."""
+        return replace(self, votes=(*self.votes, answer)) if answer.kind == "vote" else replace(self, status="decided", closing=answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,9 +92,14 @@ class LeaseKeeper:
 
     def _heard(self, thread_ids: Collection[str] | None) -> None:
         with self._lock:
-            touched = [item for thread_id, item in self._held.items() if thread_ids is None or thread_id in thread_ids]
+            held = self._held
+            touched = [held[one] for one in (held if thread_ids is None else thread_ids) if one in held]
+        here = asyncio._get_running_loop()
         for holder, loop in touched:
-            _post(loop, holder.heard)
+            if loop is here:
+                holder.heard()
+            else:
+                _post(loop, holder.heard)
         if thread_ids is None and touched:
             _post(touched[0][1], self._look)
 

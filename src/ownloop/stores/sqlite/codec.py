@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, cast
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from ... import ids
 from ...clock import from_micros
 from ...events import Event, Json, Kind
@@ -51,7 +53,6 @@ THREAD_COLUMNS = (
 )
 
 _decode = json.JSONDecoder().raw_decode  # what `dump` wrote has nothing around it
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
@@ -63,13 +64,10 @@ def number_of(thread_id: str) -> int:
 
 def dump(value: Json) -> str:
     """Compact JSON that UTF-8 can hold: half a surrogate pair is written as an escape."""
-    text = _encode(value)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return _encode_ascii(value)
-    return text
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:
+        return _encode_ascii(value)
 
 
 def pack(db: sqlite3.Connection, data: Mapping[str, Json]) -> tuple[str | None, str | None]:

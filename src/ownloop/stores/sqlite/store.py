@@ -107,7 +107,7 @@ class SqliteStore:
     # ---- the wake ------------------------------------------------------------------------------------------------------------
 
     async def claim(self, thread_id: str, agents: Collection[str] | None, ttl: timedelta) -> Claim | None:
-        return await self._writer.submit(lambda tx: wakes.claim(tx, thread_id, agents, ttl))
+        return await self._writer.submit(lambda tx: wakes.claim(tx, thread_id, agents, ttl), thread_id)
 
     async def runnable(self, agents: Collection[str], limit: int) -> tuple[list[str], datetime | None]:
         now = micros(self.clock.now())
@@ -155,13 +155,13 @@ class SqliteStore:
         return await self._writer.submit(lambda tx: outside.create(tx, new))
 
     async def message(self, thread_id: str, drafts: Sequence[Draft], *, dedupe: str | None = None, at_head: int | None = None) -> tuple[Event, bool]:
-        return await self._writer.submit(lambda tx: outside.message(tx, thread_id, drafts, dedupe, at_head))
+        return await self._writer.submit(lambda tx: outside.message(tx, thread_id, drafts, dedupe, at_head), thread_id, outside=True)
 
     async def control(self, thread_id: str, verb: ControlVerb, draft: Draft) -> bool:
-        return await self._writer.submit(lambda tx: outside.control(tx, thread_id, verb, draft))
+        return await self._writer.submit(lambda tx: outside.control(tx, thread_id, verb, draft), thread_id, outside=True)
 
     async def decide(self, thread_id: str, seq: int, draft: Draft, *, digest: str | None, votes: int) -> Event:
-        return await self._writer.submit(lambda tx: outside.decide(tx, thread_id, seq, draft, digest, votes))
+        return await self._writer.submit(lambda tx: outside.decide(tx, thread_id, seq, draft, digest, votes), thread_id, outside=True)
 
     async def emit(self, name: str, key: str | None, id: str | None, payload: Json) -> bool:
         return await self._writer.submit(lambda tx: mail.emit(tx, name, key, id, payload))
@@ -170,7 +170,7 @@ class SqliteStore:
 
     async def load(self, thread_id: str, upto: int) -> list[Event]:
         if upto <= LARGE:
-            return self._readers.small(lambda db: reads.load(db, thread_id, upto))
+            return self._readers.one(lambda db: reads.load(db, thread_id, upto))  # up to there a log never changes
         return await self._readers.large(lambda db: reads.load(db, thread_id, upto))
 
     async def events(self, thread_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:

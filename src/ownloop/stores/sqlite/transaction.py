@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from ... import ids
@@ -34,6 +35,8 @@ _DECIDABLE = {REQUEST_CODES[kind] for kind in DECIDABLE}
 _MUTABLE = ("status", "turns", "head", "woken", "seen", "epoch", "released", "barrier", "lease_until", "due", "ready", "last_end", "updated_at")
 _SELECT = f"SELECT place, number, agent, parent, parent_seq, created_at, {', '.join(_MUTABLE)} FROM threads WHERE "
 AT_ONCE = 1 << 62
+MANY = 10_000
+"""Rows that are worth their memory."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -99,22 +102,52 @@ class Row:
         )
 
 
+@cache
+def _update(changed: tuple[int, ...]) -> str:
+    return f"UPDATE threads SET {', '.join(f'{_MUTABLE[index]} = ?' for index in changed)} WHERE place = ?"
+
+
+class Rows:
+    """Rows as this connection wrote or read them last, by number: good until another connection commits or something here is rolled back.
+
+    Source for `data_version`: https://sqlite.org/pragma.html#pragma_data_version
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._version = -1
+        self.known: dict[int, Row] = {}
+
+    def check(self) -> None:
+        """Forget them if another connection has committed. Only after BEGIN: from then on nobody else does."""
+        before, self._version = self._version, self._db.execute("PRAGMA data_version").fetchone()[0]
+        if self._version != before or len(self.known) > MANY:
+            self.forget()
+
+    def forget(self) -> None:
+        self.known.clear()
+
+
 class Transaction:
     """One unit of work inside a commit. `at` is the store's clock when it began, under the lock; rows are written back by `save`."""
 
-    def __init__(self, db: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, db: sqlite3.Connection, clock: Clock, known: Rows) -> None:
         self.db = db
         self.at: datetime = clock.now()
         self.now = micros(self.at)
+        self.known = known
         self.touched: set[str] = set()
-        self._rows: dict[int, Row] = {}  # by place
+        self._rows: dict[int, Row] = {}  # by place: those of this unit
 
     # ---- rows --------------------------------------------------------------------------------------------------------------------
 
     def find(self, number: int | None) -> Row | None:
         """The thread's row, or None. Only `save` writes what is changed on it."""
-        known = next((row for row in self._rows.values() if row.number == number), None)
-        return known or self._read(f"{_SELECT} number = ?", number)
+        row = self.known.known.get(number or -1)
+        if row is None:
+            return self._read(f"{_SELECT} number = ?", number)
+        self._rows[row.place] = row
+        return row
 
     def at_place(self, place: int) -> Row:
         """The row that events and interrupts point at."""
@@ -129,8 +162,8 @@ class Transaction:
         place, number, agent, parent, parent_seq, created, *_ = found
         status, turns, head, woken, seen, epoch, released, barrier, lease, due, _, end, updated = before = found[6:]
         head_of = ids.thread_id(number), place, number, agent, parent, parent_seq, created, THREAD_STATUSES[status]
-        row = Row(*head_of, turns, head, woken, seen, epoch, released, barrier, lease, due, end, updated, before)
-        self._rows[place] = row
+        fresh = Row(*head_of, turns, head, woken, seen, epoch, released, barrier, lease, due, end, updated, before)
+        row = self._rows[place] = self.known.known.setdefault(number, fresh)
         return row
 
     def open(self, number: int) -> Row:
@@ -150,9 +183,8 @@ class Transaction:
         for row in self._rows.values():
             after = row.columns()
             if after != row.before:
-                changed = [index for index, value in enumerate(after) if value != row.before[index]]
-                columns = ", ".join(f"{_MUTABLE[index]} = ?" for index in changed)
-                self.db.execute(f"UPDATE threads SET {columns} WHERE place = ?", (*(after[index] for index in changed), row.place))
+                changed = tuple([index for index, value in enumerate(after) if value != row.before[index]])
+                self.db.execute(_update(changed), [*[after[index] for index in changed], row.place])
                 row.before = after
 
     def view(self, row: Row) -> ThreadRow:

@@ -98,6 +98,7 @@ def prune(tx: Transaction, before: datetime) -> int:
     for table in ("events", "interrupts", "dedupe"):
         tx.db.executemany(f"DELETE FROM {table} WHERE thread = ?", old)
     tx.db.executemany("DELETE FROM threads WHERE place = ?", old)
+    tx.known.forget()
     return len(old)
 
 

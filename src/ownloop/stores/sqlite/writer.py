@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ...clock import Clock
 from ...errors import StoreError
 from .connect import is_busy, patiently, translate
-from .transaction import Transaction
+from .transaction import Rows, Transaction
 
 T = TypeVar("T")
 Work = Callable[[Transaction], T]
@@ -71,20 +71,22 @@ class Writer:
         self._stopping = False
         self._pace = 0.0  # seconds that a commit takes, of late
         self._watch = _Watch(db, path)
+        self._rows = Rows(db)
         self._thread = threading.Thread(target=self._run, name=f"ownloop writer {path.name}", daemon=True)
         self._thread.start()
 
     # ---- whoever submits ---------------------------------------------------------------------------------------------------------
 
-    async def submit(self, work: Work[T], thread: str = "") -> T:
+    async def submit(self, work: Work[T], thread: str = "", *, outside: bool = False) -> T:
         """Do this work in a transaction; its result after the commit.
 
-        Two writes of one `thread` in a row: nobody else is writing now, and there is no group to wait for.
+        A write of a wake after another one of the same `thread`: nobody else is writing now, and there is no group to wait for. Of what comes
+        from `outside` more may come at once.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Job(work, future, loop))
-        is_alone, self._last = bool(thread) and thread == self._last and len(self._waiting) == 1, thread
+        is_alone, self._last = bool(thread) and thread == self._last and len(self._waiting) == 1 and not outside, thread
         if is_alone:
             self._commit_here()
         elif not self._is_scheduled:
@@ -168,6 +170,7 @@ class Writer:
             if not self._begin(patient):
                 self._waiting.extendleft(reversed(batch))
                 return None
+            self._rows.check()
             for job in batch:
                 touched |= self._run_one(job, alone=len(batch) == 1)
             self._db.execute("COMMIT" if any(job.error is None for job in batch) else "ROLLBACK")
@@ -192,7 +195,7 @@ class Writer:
 
     def _run_one(self, job: _Job, *, alone: bool) -> set[str]:
         """One job, in a savepoint unless it is the only one."""
-        transaction = Transaction(self._db, self._clock)
+        transaction = Transaction(self._db, self._clock, self._rows)
         try:
             if not alone:
                 self._db.execute("SAVEPOINT job")
@@ -201,6 +204,7 @@ class Writer:
             if not alone:
                 self._db.execute("RELEASE job")
         except BaseException as error:
+            self._rows.forget()
             if not self._db.in_transaction:  # a full disk takes the whole transaction with it
                 raise
             job.error = self._meaning(error)
@@ -212,6 +216,7 @@ class Writer:
 
     def _abandon(self, batch: list[_Job], error: BaseException) -> None:
         """Nothing of the batch was written: all are told the same, but for those that were refused anyway."""
+        self._rows.forget()
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -227,24 +232,18 @@ class Writer:
         return error
 
     def _tell(self, batch: list[_Job], touched: set[str]) -> None:
-        loops: dict[asyncio.AbstractEventLoop | None, list[_Job]] = {}
+        here = asyncio._get_running_loop()
+        away: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         for job in batch:
-            loops.setdefault(job.loop, []).append(job)
-        for loop, jobs in loops.items():
-            if loop is None or loop is _running_loop():
-                _resolve(jobs)
+            if job.loop is None or job.loop is here:
+                job.resolve()
             else:
-                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(_resolve, jobs)
+                away.setdefault(job.loop, []).append(job)
+        for loop, jobs in away.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, jobs)
         if touched:
             self._heard(touched)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _resolve(jobs: list[_Job]) -> None:
