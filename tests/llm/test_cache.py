@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from pydantic import BaseModel
 import ownloop
 from ownloop import App, Thread, current_call, tool
 from ownloop.errors import StoreBusy
-from ownloop.llm import annotate, cached
+from ownloop.llm import RateLimit, annotate, cached, limited, summarized
 from ownloop.llm.cache import CLAIM, SPACE, is_cached
 from ownloop.stores.memory import MemoryStore
 from ownloop.testing import CrashReport, Drive, FakeClock, crash_everywhere, drive
-from ownloop.tools import Outcome, promise_of
+from ownloop.tools import Outcome, promise_of, promised
 
 SOURCE = str(Path(next(iter(ownloop.__path__))).parent)
 Work = Callable[[Thread[Any]], Any]
@@ -496,16 +497,42 @@ async def test_who_limits_calls_can_ask_whether_one_will_be_answered_from_the_ca
     async def gate(run: Any, may_park: bool) -> None:
         asked.append(await is_cached(run))
 
-    from dataclasses import replace
-
-    from ownloop.tools import promised
-
     async with world() as (_, ask):
         for _n in range(2):
             fn = cached(searches.fn, "10m", scope="app")
             await ask(once(promised(fn, replace(promise_of(fn), gates=(gate,))), "a"))
             await ask(once(promised(charge, replace(promise_of(charge), gates=(gate,))), 1))
     assert asked == [False, False, True, False]
+
+
+@pytest.mark.parametrize("is_sync", [True, False], ids=["sync", "async"])
+@pytest.mark.parametrize("order", ["limit cache", "cache limit", "limit cache summary", "cache summary limit"])
+async def test_wrappers_compose_in_any_order_and_what_the_cache_answers_is_not_limited(order: str, is_sync: bool) -> None:
+    ran: list[str] = []
+
+    @tool(reads=True)
+    def search(query: str) -> str:
+        ran.append(query)
+        return "found " * 1_000
+
+    @tool(reads=True)
+    async def search_later(query: str) -> str:
+        return search(query)
+
+    limit = RateLimit(requests="1/hour", max_wait="1s")
+    wrappers: dict[str, Callable[[Any], Any]] = {
+        "limit": lambda fn: limited(fn, limit),
+        "cache": lambda fn: cached(fn, "10m", scope="app"),
+        "summary": lambda fn: summarized(fn, lambda text: f"{len(text)} characters"),
+    }
+    fn: Any = search if is_sync else search_later
+    for name in reversed(order.split()):
+        fn = wrappers[name](fn)
+    async with world() as (_, ask):
+        views = [await ask(once(fn, "a")) for _n in range(3)]
+    assert {view.result for view in views} == {"found " * 1_000} and ran == ["a"]
+    assert [outcome(view).get("cached") for view in views] == [None, True, True]
+    assert [outcome(view).get("summary") for view in views] == (["6000 characters"] * 3 if "summary" in order else [None] * 3)
 
 
 async def test_inside_another_function_the_event_is_not_said_to_be_cached() -> None:

@@ -291,6 +291,7 @@ async def test_it_is_paid_once_wherever_the_process_dies() -> None:
 
 # ---- the budget --------------------------------------------------------------------------------------------------------------------
 
+Prompt = tuple[str, str, list[tuple[str, str]]]
 BUDGET = 2000
 words = st.text("abcdefgh", min_size=1, max_size=12)
 sizes = st.sampled_from([0, 10, 400, 30_000])
@@ -321,15 +322,16 @@ def test_for_any_log_the_prompt_is_within_its_budget_and_every_open_step_is_in_i
     assert prompts
     for prompt, whole, opened in prompts:
         assert len(prompt) / 4 <= BUDGET, f"{len(prompt)} characters: {prompt[:3000]}"
-        for tag in opened:
-            assert f"<deploy>\ntag: {tag}\n" in prompt and f"\n    tag: {tag}\n" in prompt, f"{tag} is open and not whole in {prompt}"
+        for chosen, now in opened:
+            assert f"<deploy>\ntag: {chosen}\nenvironment: staging\n</deploy>" in prompt, "what was selected"
+            assert f"arguments:\n    tag: {now}\n    environment: staging\n" in prompt, "and what waits, as it is now"
         if len(whole) / 4 <= BUDGET // 2:
             assert prompt == whole, "what fits is left alone"
 
 
-async def _prompts(lines: Sequence[Any], others: Sequence[Any], keep_last: int, says: int, input: int) -> list[tuple[str, str, list[str]]]:
+async def _prompts(lines: Sequence[Any], others: Sequence[Any], keep_last: int, says: int, input: int) -> list[Prompt]:
     """A program whose deployments wait while messages make the model go on: every prompt, without the budget too, and the tags that wait then."""
-    clock, prompts = FakeClock(), list[tuple[str, str, list[str]]]()
+    clock, prompts = FakeClock(), list[Prompt]()
     app, writer = App("memory://", clock=clock), Writer("summary " * (says // 8) or ConnectionError("away"))
     ends = {f"{word}-{number}": (number, size, ok) for number, (_, word, size, ok) in enumerate(lines)}
     selected = [Search(query=name) if lines[number][0] == "search" else Deploy(tag=name) for name, (number, _, _) in ends.items()]
@@ -338,7 +340,7 @@ async def _prompts(lines: Sequence[Any], others: Sequence[Any], keep_last: int, 
     async def decide(thread: Thread[Any]) -> Any:
         waiting = [step for step in thread.steps if step.status == "open" and any(one.state == "waiting" for one in step.operations)]
         shown = (thread_to_prompt(thread, hide_resolved_errors, *views) for views in ((token_budget(BUDGET),), ()))
-        prompts.append((next(shown), next(shown), [step.intent["tag"] for step in waiting]))
+        prompts.append((next(shown), next(shown), [(step.proposed["tag"], step.intent["tag"]) for step in waiting]))
         return await script(thread)
 
     decide.intents = Search | Deploy  # type: ignore[attr-defined]

@@ -10,7 +10,10 @@ from .judge import Verdict, judge  # at once: loaded later, the module would tak
 if TYPE_CHECKING:
     from ..tools import annotate as annotate
     from .budget import Budget as Budget
+    from .budget import BudgetSpent as BudgetSpent
     from .cache import cached as cached
+    from .compaction import compact_when as compact_when
+    from .compaction import summarizer as summarizer
     from .failures import AuthenticationFailed as AuthenticationFailed
     from .failures import ContextTooLong as ContextTooLong
     from .failures import CutOff as CutOff
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from .failures import RateLimited as RateLimited
     from .failures import Refused as Refused
     from .failures import UnknownModel as UnknownModel
+    from .failures import failure_of as failure_of
     from .limits import RateLimit as RateLimit
     from .limits import limited as limited
     from .memory import Memory as Memory
@@ -33,7 +37,10 @@ _WHERE = {
     "cached": "cache",
     "limited": "limits",
     "RateLimit": "limits",
+    "summarizer": "compaction",
+    "compact_when": "compaction",
     "Budget": "budget",
+    "BudgetSpent": "budget",
     "Memory": "memory",
     "annotate": "..tools",
     "ModelError": "failures",
@@ -46,11 +53,13 @@ _WHERE = {
     "ProviderDown": "failures",
     "ModelTimeout": "failures",
     "InvalidAnswer": "failures",
+    "failure_of": "failures",
 }
 
 __all__ = [
     "AuthenticationFailed",
     "Budget",
+    "BudgetSpent",
     "ContextTooLong",
     "CutOff",
     "InvalidAnswer",
@@ -66,9 +75,12 @@ __all__ = [
     "Verdict",
     "annotate",
     "cached",
+    "compact_when",
+    "failure_of",
     "judge",
     "limited",
     "summarized",
+    "summarizer",
 ]
 
 
