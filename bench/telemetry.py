@@ -87,7 +87,7 @@ def instrumented() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of a step: in the loop's own OS thread, and in the whole process, where a second thread encodes what is exported."""
+    """CPU seconds of a step: in the loop's own OS thread, and in the whole process, where other threads add up and encode what is exported."""
 
     own: float
     process: float
@@ -171,7 +171,7 @@ def on(rounds: int) -> Result:
     return Result(
         "telemetry on: 2 spans and 6 measurements in a step, CPU time of the loop's thread over a step without",
         "≤ 0.3 ms",
-        f"{over * 1e3:+.2f} ms ({whole * 1e3:+.2f} ms with the thread that encodes for export)",
+        f"{over * 1e3:+.2f} ms ({whole * 1e3:+.2f} ms with the threads that add up and encode)",
         f"off: {median([plain.own for plain, _ in pairs]) * 1e3:.2f} ms a step",
         over <= 0.0003,
     )

@@ -57,7 +57,7 @@ async def worked(tmp_path: Path) -> str:
     """A thread that a worker elsewhere takes to its approval; its id."""
     app = robot_on(App(f"sqlite:///{tmp_path}/robot.db"))
     thread = await app.start("robot")
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while not (waiting := await app.interrupts()):
         assert time.monotonic() < end
         await_a_moment()
@@ -100,6 +100,7 @@ async def test_a_worker_can_be_scraped(worker: Callable[..., Worker], tmp_path: 
         text = urllib.request.urlopen(f"http://localhost:{port}/metrics").read().decode()
         await_a_moment()
     assert 'ownloop_interrupt_opened_total{agent="robot",kind="approval"} 1.0' in text
+    assert 'service_name="ownloop"' in text
     running.stop()
 
 
@@ -110,6 +111,23 @@ async def test_a_worker_logs_json_if_it_is_told(worker: Callable[..., Worker], t
     (line,) = [line for line in lines if "deploying" in line["message"]]
     assert line["message"] == "deploying with password=***" and line["thread"] == thread
     assert any("selected: deploy" in line["message"] for line in lines)
+
+
+def test_a_server_gets_what_answers_its_scrapes(tmp_path: Path) -> None:
+    program = """
+import asyncio
+from ownloop.telemetry import from_environment
+from tests.telemetry.robot import app
+async def main():
+    async with from_environment(app) as metrics:
+        await app.run_one(await app.start('robot'))
+        print(metrics())
+        await app.aclose()
+asyncio.run(main())
+"""
+    environment = {"PATH": os.environ["PATH"], "OWNLOOP_OTEL": "1", "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'ownloop_llm_tokens_total{model="gpt-5-mini",type="input"} 120.0' in done.stdout and done.stderr == ""
 
 
 def test_a_log_form_that_there_is_not_is_a_usage_error() -> None:

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ownloop import App, watch
+from ownloop import App, Thread, watch
 from ownloop.errors import AlreadyDecided
 from ownloop.interrupts import Actor
 from ownloop.telemetry import logs
 from ownloop.telemetry.redaction import HIDDEN, redacted, redacted_json
 from ownloop.testing import FakeClock, drive
 
-from .robot import SECRET, robot_on
+from .robot import SECRET, Deploy, robot_on
 
 MANAGER = Actor("ana", ("managers",))
 
@@ -67,6 +67,27 @@ async def test_a_line_of_the_handler_between_calls_knows_its_thread_and_open_ste
         thread = await d.start("robot", "read")
         await d.settle()
     assert (said.one("here")["thread"], said.one("here")["step"]) == (thread, f"stp_{thread[4:]}_1")
+
+
+async def test_where_no_step_is_open_or_several_are_a_line_names_none() -> None:
+    said, clock = Said(), FakeClock()
+    logs.configure("json", stream=said)
+    app = App("memory://", clock=clock)
+
+    async def decide(thread: Thread) -> list[Deploy]:
+        logging.getLogger("mine").warning("choosing")
+        return [Deploy(tag="a"), Deploy(tag="b")]
+
+    @app.agent(intents=Deploy)
+    async def pair(thread: Thread) -> None:
+        step = await thread.next_step(decide)
+        logging.getLogger("mine").warning("chosen")
+        await step.close()
+
+    async with drive(app, clock) as d:
+        await d.start(pair)
+        await d.settle()
+    assert [(line["message"], "step" in line) for line in said.lines if line["logger"] == "mine"] == [("choosing", False), ("chosen", False)]
 
 
 async def test_a_library_line_outside_a_wake_names_the_thread_it_speaks_of() -> None:

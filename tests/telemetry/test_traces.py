@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.semconv._incubating.attributes import error_attributes, gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
-from ownloop import App, telemetry, watch
+from ownloop import App, Thread, telemetry, watch
 from ownloop.interrupts import Actor
 from ownloop.telemetry import names
 from ownloop.testing import Drive, FakeClock, drive
 
 from .collector import Collector
-from .robot import SECRET, robot_on
+from .robot import SECRET, Done, robot_on
 
 Instrument = Callable[..., None]
 MANAGER = Actor("ana", ("managers",))
@@ -337,3 +337,31 @@ def test_nothing_of_opentelemetry_is_imported_until_it_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_model_of_ours_is_traced_with_what_it_answered(instrument: Instrument, collector: Collector) -> None:
+    from pydantic_ai.messages import ModelResponse, ToolCallPart
+    from pydantic_ai.models.function import FunctionModel
+
+    from ownloop.llm import Model
+
+    def answer(messages: Any, info: Any) -> ModelResponse:
+        return ModelResponse([ToolCallPart("done", {})], provider_response_id="resp_7", finish_reason="tool_call")
+
+    clock = FakeClock()
+    app = App("memory://", clock=clock)
+    decide = Model[Done](FunctionModel(answer, model_name="small"))
+
+    @app.agent
+    async def asker(thread: Thread) -> str:
+        await thread.next_step(decide)
+        return "done"
+
+    instrument()
+    async with drive(app, clock) as d:
+        thread = await d.start(asker)
+        await d.settle()
+        assert (await d.show(thread)).result == "done"
+    chat, wake = collector.one("chat small"), collector.one("invoke_agent asker")
+    assert (chat.parent, chat.about["gen_ai.conversation.id"], chat.about["gen_ai.response.id"]) == (wake.id, thread, "resp_7")
+    assert chat.about["gen_ai.usage.input_tokens"] > 0

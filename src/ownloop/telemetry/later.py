@@ -40,14 +40,18 @@ class Later:
         self._see_to_it()
 
     def _see_to_it(self) -> None:
-        if len(self._values) >= MOST:
-            self.flush()
+        if len(self._values) == MOST:
+            self._flush_beside()
         elif not self._is_due:
             try:
-                asyncio.get_running_loop().call_later(SOON, self.flush)
+                asyncio.get_running_loop().call_later(SOON, self._flush_beside)
                 self._is_due = True
             except RuntimeError:  # no loop runs here
                 self.flush()
+
+    def _flush_beside(self) -> None:
+        """In a thread of its own: the loop has better things to do."""
+        threading.Thread(target=self.flush, name="ownloop-metrics", daemon=True).start()
 
     def flush(self) -> None:
         """Hand over what is kept. Callable from any thread."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ FORMATS = ("console", "json")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FIELDS = ("thread_id", "step_id", "agent", "trace_id", "span_id")
 _STANDARD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", *FIELDS})
+_STEP = re.compile(r"stp_[0-9A-Z]{13}(_[0-9]+|@\S{1,200})")
 log = logging.getLogger("ownloop")
 
 
@@ -98,16 +100,16 @@ def about(record: logging.LogRecord) -> dict[str, str]:
     call, wake = running.get(None), this_wake.get()
     named = [one for one in record.args if isinstance(one, str)] if isinstance(record.args, tuple) else []
     thread = call.thread_id if call is not None else wake.thread_id if wake is not None else next(filter(ids.is_thread, named), None)
-    step = call.step_id if call is not None else next((one for one in named if one.startswith("stp_")), None) or _open_step(wake)
+    step = call.step_id if call is not None else next(filter(_STEP.fullmatch, named), None) or _open_step(wake)
     agent = None if wake is None else wake.row.agent or None
     return {**sparse(thread_id=thread, step_id=step, agent=agent), **_trace()}
 
 
 def _open_step(wake: Any) -> str | None:
     """The step that is open, if it is the only one."""
-    with suppress(RuntimeError, AttributeError):  # the log grows in another OS thread
-        (step,) = wake.history.open_steps()
-        return str(step.id)
+    with suppress(RuntimeError):  # the log grows in another OS thread
+        steps = [] if wake is None else wake.history.open_steps()
+        return str(steps[0].id) if len(steps) == 1 else None
     return None
 
 
@@ -120,7 +122,7 @@ def _trace() -> dict[str, str]:
 
 def _said(record: logging.LogRecord) -> dict[str, str]:
     have = {name: getattr(record, name) for name in FIELDS if getattr(record, name, None)}
-    return have or about(record)
+    return {name: redacted(value) for name, value in (have or about(record)).items()}
 
 
 def _hidden(value: Json) -> Json:

@@ -146,8 +146,8 @@ class Tracing(Watch):
         about: Attributes = {names.OPERATION: names.CHAT, names.PROVIDER: names.provider_of(model), names.REQUEST_MODEL: name}
         if (wake := this_wake.get()) is not None:  # a judge has no thread, and belongs to one
             about[names.CONVERSATION], about[names.AGENT_NAME] = wake.thread_id, wake.row.agent
-        elif thread is not None:
-            about[names.CONVERSATION], about[names.AGENT_NAME] = thread.id, thread.agent
+        else:
+            about |= sparse(**{names.CONVERSATION: getattr(thread, "id", None), names.AGENT_NAME: getattr(thread, "agent", None)})
         if self._captures and messages:
             about |= content.sent(messages)
         return _Asking(self._tracer.start_span(f"{names.CHAT} {name}", kind=SpanKind.CLIENT, attributes=about), self._captures)
