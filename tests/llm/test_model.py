@@ -486,12 +486,12 @@ async def test_a_watcher_is_told_of_every_request(replay: Replay) -> None:
 
     class Watcher(watch.Watch):
         @contextmanager
-        def asking(self, model: Any, thread: Any) -> Any:
-            yield SimpleNamespace(answered=lambda response: seen.append((model.name, model.provider, thread.id, response.model_name)))
+        def asking(self, model: Any, thread: Any, messages: Any = ()) -> Any:
+            yield SimpleNamespace(answered=lambda response: seen.append((model.name, thread.id, len(messages), response.model_name)))
 
     watch.use(Watcher())
     try:
         await told(replay, chat(text="Hm."), chat(GOOD))
     finally:
         watch.use(None)
-    assert seen == [("gpt-4o-mini", "openai", "thr_of_a_test", "gpt-4o-mini")] * 2
+    assert seen == [("gpt-4o-mini", "thr_of_a_test", number, "gpt-4o-mini") for number in (1, 3)], "what it was asked, and asked again"

@@ -110,7 +110,7 @@ class Asking:
 
     async def _sent(self, model: Any, messages: list[ModelMessage], parameters: ModelRequestParameters, heard: Overheard) -> ModelResponse:
         began = time.perf_counter()
-        with watch.current.asking(self.asked_by or self.connection, self.thread) as span, heard:
+        with watch.current.asking(self.asked_by or self.connection, self.thread, messages) as span, heard:
             try:
                 response: ModelResponse = await self.send(model, messages, once_only(model, self.settings), parameters)
                 if heard.error is not None:
@@ -123,8 +123,7 @@ class Asking:
                 raise failure from error
             finally:
                 self.milliseconds += (time.perf_counter() - began) * 1e3
-            if span is not None:
-                span.answered(response)
+            span.answered(response)
         return response
 
     def _failure(self, error: Exception, heard: Overheard) -> ModelError | None:
