@@ -52,16 +52,18 @@ EVERYWHERE = {"pydantic", "pydantic_core", "yaml"}
 EXTRAS = {
     "stores": {"psycopg", "psycopg_pool"},
     "engines": {"psycopg", "psycopg_pool", "pgqueuer", "temporalio", "restate", "hypercorn"},
-    "telemetry": {"opentelemetry"},
+    "telemetry": {"opentelemetry", "prometheus_client"},
     "deciding": {"jsonschema"},
+    "client": {"httpx"},
     "llm": {"pydantic_ai", "genai_prices", "xllamacpp"},
-    "server": {"fastapi", "starlette", "uvicorn", "jinja2", "jsonschema"},
+    "client": {"httpx"},
+    "server": {"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "jsonschema", "httpx"},
     "testing": {"pytest", "pytest_asyncio", "hypothesis"},
     "cli": {"typer", "click", "rich", "pydantic_settings", "jsonschema", "uvicorn"},
 }
 DRIVERS = {"sqlite3"}  # of the standard library: for stores only
 # What other lines see of them: the Protocol, and what is built on nothing but it.
-PROTOCOLS = {"stores": {"base", "leases", "outbox", "streams", "urls"}, "engines": {"base", "urls"}}
+PROTOCOLS = {"stores": {"base", "leases", "outbox", "rules", "streams", "urls"}, "engines": {"base", "urls"}}
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ownloop"
 
