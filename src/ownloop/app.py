@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from importlib import import_module
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from . import deciding, forking, ids, watch
@@ -18,11 +17,11 @@ from .engines.base import Engine
 from .engines.urls import default_engine
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, OwnloopError, ThreadBusy, ThreadEnded, only_suspends
 from .events import Delta, Draft, Event, Json, Progress, sparse
-from .history import History, interrupt_of
+from .history import History, Request, interrupt_of
 from .intents import Intent, by_name, members
 from .interrupts import Actor, Interrupt, Verb
 from .runner import Agent, Deps, Runner
-from .stores.base import ControlVerb, InterruptFilter, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadFilter, ThreadRow
+from .stores.base import ENDED, ControlVerb, InterruptFilter, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadFilter, ThreadRow
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
 from .stores.streams import Board, event_key, follow
@@ -38,8 +37,6 @@ Ref = str | tuple[str, str]
 By = Actor | str | None
 Target = Ref | Callable[..., Any]
 On = type[Intent] | str | None
-
-BUDGETS = ("ownloop.llm.budget", "check")
 
 
 class App:
@@ -136,7 +133,7 @@ class App:
                 self._board.attach()
                 keeper = LeaseKeeper(self.store, self._lease, self.store.clock)
                 setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board)
-                self._runner = Runner(setting, self.agents, self._deps, self._agent_name, _check_budget)
+                self._runner = Runner(setting, self.agents, self._deps, self._agent_name)
                 self._keeper = keeper
                 self._engine = self._engine or default_engine(self.store, self.agents.keys, self._concurrency)
             return self._runner
@@ -368,7 +365,7 @@ class App:
             if digest is not None and digest != shown.digest:
                 raise ArgumentsChanged(shown, digest)
             known = self.agents[row.agent].known_intents() if verb == "edit" and row.agent in self.agents else {}
-            draft = deciding.answer(shown, verb, actor, value, note, shown.schema, known, self._redact)
+            draft = deciding.answer(shown, verb, actor, value, note, known, self._redact)
             try:
                 event = await self.store.decide(row.thread_id, row.request.seq, draft, digest=digest, votes=len(row.votes))
             except Refused as refusal:
@@ -393,7 +390,7 @@ class App:
         return row
 
     async def _shown(self, row: InterruptRow) -> Interrupt:
-        shown = interrupt_of(row.thread_id, row.agent, row.status, row.request, row.votes, row.closing, self.base_url)
+        shown = interrupt_of(row.thread_id, row.agent, Request(row.request, row.status, list(row.votes), row.closing), self.base_url)
         if isinstance(shown.schema, str):  # recorded once, by digest
             name = shown.schema
             if name not in self._schemas:
@@ -450,9 +447,9 @@ class App:
         asked = self.store.clock.ticks()
         if (claim := await self.store.claim(thread_id, None, self._lease)) is None:
             row = await self._row(thread_id)
-            raise ThreadEnded(thread_id, row.status) if row.status in ("cancelled", "closed") else ThreadBusy(thread_id, row.lease_until)
+            raise ThreadEnded(thread_id, row.status) if row.status in ENDED else ThreadBusy(thread_id, row.lease_until)
         wake = await runner.begin(claim, asked)
-        thread: Thread[Any] = Thread(wake, runner.about(claim.row.agent), claim.row, None)
+        thread: Thread[Any] = Thread(wake, runner.about(claim.row.agent))
         try:
             yield thread
         except BaseException as error:
@@ -491,8 +488,3 @@ class App:
     @staticmethod
     def _refusal(thread_id: str, refusal: Refused) -> Exception:
         return NotFound("thread", thread_id) if refusal.why == "missing" else ThreadEnded(thread_id, refusal.why)
-
-
-async def _check_budget(thread: Thread[Any], budget: Any) -> None:
-    module, name = BUDGETS
-    await getattr(import_module(module), name)(thread, budget)

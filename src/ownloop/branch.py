@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from .errors import ProgramChanged, Suspend, is_unwinding
-from .events import Draft, Event, Json, canonical, sparse
+from .events import Draft, Event, Json, Kind, canonical, sparse
 from .history import Op, Request, StepLog
-from .interrupts import ApprovalPolicy, Vote
+from .interrupts import ApprovalPolicy, InterruptKind, OnExpiry, Vote
 from .wake import Wake
 
-GRANTED = ("approved", "edited")
+T = TypeVar("T")
+
 MOMENT = 25
 """Turns of the event loop in which siblings of a `gather` can read what is recorded for them."""
-Again = Literal["never", "at once", "after a retry"]
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Branch:
 
     Attributes:
         upto: the position of the log at the hand-out: what people did later is not there yet.
-        proposed: the arguments that the model chose (or the program, for a named step).
+
         met: operations that this hand-out has read or begun.
         waiting: an operation has suspended; nothing new starts until the step is handed out again.
         closed: reason and result given to `step.close`.
@@ -35,7 +36,6 @@ class Branch:
     wake: Wake
     log: StepLog
     upto: int
-    proposed: Mapping[str, Json]
     met: set[str] = field(default_factory=set)
     waiting: bool = False
     closed: tuple[str | None, Json] | None = None
@@ -45,7 +45,7 @@ class Branch:
     @property
     def arguments(self) -> Mapping[str, Json]:
         """The recorded arguments with people's edits."""
-        return self.wake.history.effective(self.log, self.proposed, self.upto)
+        return self.wake.history.effective(self.log, self.log.arguments, self.upto)
 
     async def read(self) -> None:
         """Have the whole step in memory, also what a compaction covers."""
@@ -59,10 +59,10 @@ class Branch:
         self.upto = upto
         self._counts.clear()
 
-    def edits(self) -> list[Event]:
-        """People's edits of the call, as seen from the hand-out."""
-        closings = (self.wake.history.closing(one, self.upto) for one in self.log.requests.values() if one.kind in ("approval", "hold"))
-        return [event for event in closings if event is not None and event.data.get("kind") == "edited"]
+    def closed_requests(self, *kinds: InterruptKind) -> list[Request]:
+        """Requests of these kinds that are closed, as seen from the hand-out."""
+        history = self.wake.history
+        return [one for one in self.log.requests.values() if one.kind in kinds and history.closing(one, self.upto) is not None]
 
     def key(self, kind: str, what: str = "", label: str | None = None) -> str:
         """The next operation of this kind and content: "run:deploy", then "run:deploy#2"; with a label "run:restart@web-1"."""
@@ -80,6 +80,12 @@ class Branch:
         self.waiting = True
         return self.wake.suspend()
 
+    def or_suspend(self, found: T | None) -> T:
+        """What an operation has given; unwinds this branch while that is nothing."""
+        if found is None:
+            raise self.suspend()
+        return found
+
     def end(self, status: str | None = None) -> Draft:
         """The end of the step, with what `step.close` said."""
         reason, result = self.closed or (None, None)
@@ -93,16 +99,10 @@ class Branch:
     async def check_nothing_unread(self) -> None:
         """No function starts in a step that holds an approval which is not granted, or a call in doubt, that this hand-out has not read.
 
-        Siblings of a `gather` get a moment to read theirs.
-
         Raises:
             ProgramChanged: the program went another way than the log.
         """
-        for _ in range(MOMENT):
-            if self._unread() is None:
-                return
-            await asyncio.sleep(0)
-        if (what := self._unread()) is not None:
+        if (what := await still_unread(self._unread)) is not None:
             raise ProgramChanged(self.log.id, f"{what}, and this program passed it by")
 
     def _unread(self) -> str | None:
@@ -116,11 +116,10 @@ class Branch:
     def _is_granted(self, request: Request) -> bool:
         if request.status in ("superseded", "withdrawn"):
             return True  # it asks nothing any more
-        closing = self.wake.history.closing(request, self.upto)
-        if closing is None or closing.data.get("kind") not in GRANTED:
+        decision = None if self.wake.history.closing(request, self.upto) is None else request.decision()
+        if decision is None or not decision.granted:
             return False
-        decision = request.decision()
-        if closing.data["kind"] == "approved" or decision is None or decision.by is None:
+        if decision.kind == "approved" or decision.by is None:
             return True
         policy = ApprovalPolicy.from_json(canonical(request.event.data["policy"]))
         return policy.satisfied_by([Vote(decision.by, "edited", decision.at)]) or self._is_asked_anew(request, decision.value)
@@ -129,27 +128,32 @@ class Branch:
         later = (one for one in self.log.requests.values() if one.event.seq > edited.event.seq and one.event.op in self.met)
         return any(one.kind == "approval" and one.event.data["arguments"] == arguments for one in later)
 
-    async def park(self, key: str, draft: Draft, *, again: Again = "never") -> Event | None:
+    def request(self, kind: InterruptKind, key: str, fields: Mapping[str, Json], expires: datetime | timedelta | None = None) -> Draft:
+        """A request of this step, for `park`."""
+        return Draft("request", {"kind": kind, "name": self.log.name, **fields}, self.log.id, key, expires=expires)
+
+    async def park(self, key: str, draft: Draft, *, on_expiry: OnExpiry = "reject") -> Event | None:
         """Wait for an interrupt: its closing event if there is one, else None, with the request in the log and this branch waiting.
 
-        `draft` is the request if none was made yet. `again` says when an expired one is asked anew.
+        `draft` is the request if none was made yet. One that has expired is asked anew with `on_expiry="ask_again"` at once, with "fail" after a
+        retry.
         """
         await self.read()
         history, wake = self.wake.history, self.wake
         op = self.op(key)
         request = op.request if op is not None else None
-        if request is not None and self._is_over(request, again):
+        if request is not None and self._is_over(request, on_expiry):
             request = None
         if request is None:
             if self.log.ended is not None:
                 raise self.suspend()
             events = await wake.begin(draft)
             request = self.log.requests[events[0].seq]
-            again = "never"  # one that is over at once is not asked for ever
+            on_expiry = "reject"  # one that is over at once is not asked for ever
         if self._is_overdue(request):
             await wake.settle(self._over(request))
-            if again == "at once" and request.status == "expired":
-                return await self.park(key, draft, again=again)
+            if on_expiry == "ask_again" and request.status == "expired":
+                return await self.park(key, draft, on_expiry=on_expiry)
         closing = history.closing(request, self.upto)
         if closing is None:
             self.waiting = True
@@ -165,19 +169,21 @@ class Branch:
 
     def _over(self, request: Request) -> Draft:
         """What closes a request whose deadline has passed."""
-        data = {"request": request.event.seq}
         if request.kind == "timer":
-            return Draft("outcome", data, self.log.id, request.event.op)
+            return self._closing("outcome", request)
         if request.kind == "event":
-            return Draft("outcome", {**data, "timed_out": True}, self.log.id, request.event.op)
-        return Draft("decision", {**data, "kind": "expired"}, self.log.id, request.event.op)
+            return self._closing("outcome", request, timed_out=True)
+        return self._closing("decision", request, kind="expired")
 
-    def _is_over(self, request: Request, again: Again) -> bool:
+    def _closing(self, event: Kind, request: Request, **fields: Json) -> Draft:
+        return Draft(event, {"request": request.event.seq, **fields}, self.log.id, request.event.op)
+
+    def _is_over(self, request: Request, on_expiry: OnExpiry) -> bool:
         """Whether a recorded request asks nothing any more, so that a new one must be made."""
         closing = self.wake.history.closing(request, self.upto)
         if request.status != "expired" or closing is None:
             return request.status in ("superseded", "withdrawn")
-        return again == "at once" or (again == "after a retry" and closing.seq < self.wake.history.retried)
+        return on_expiry == "ask_again" or (on_expiry == "fail" and closing.seq < self.wake.history.retried)
 
     def superseded(self) -> list[Draft]:
         """Open requests that the program passed by for a later one: they are closed with that word."""
@@ -185,4 +191,13 @@ class Branch:
         newest = max((one.event.seq for one in waiting), default=0)
         passed = [one for one in self.log.open_requests() if one.event.op not in self.met and one.event.seq < newest]
         kinds = ("approval", "question", "result", "event", "timer")
-        return [Draft("decision", {"request": one.event.seq, "kind": "superseded"}, self.log.id, one.event.op) for one in passed if one.kind in kinds]
+        return [self._closing("decision", one, kind="superseded") for one in passed if one.kind in kinds]
+
+
+async def still_unread(unread: Callable[[], str | None]) -> str | None:
+    """What is unread although the siblings of a `gather` have had a moment to read theirs."""
+    for _ in range(MOMENT):
+        if unread() is None:
+            return None
+        await asyncio.sleep(0)
+    return unread()

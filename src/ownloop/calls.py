@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from . import watch
-from .branch import MOMENT, Branch
+from .branch import Branch, still_unread
 from .errors import CallNoLongerValid, ProgramChanged
 from .events import Draft, Event, Json, clip, digest, sparse, to_json
 from .history import Op
@@ -89,7 +87,8 @@ async def run(
         return _outcome(known, call)
     await _check_unread(call)
     branch.check_may_start()
-    return _outcome(await _start(call), call)
+    work = branch.wake.launch(call.step_id, call.key, _perform(call))
+    return _outcome(await asyncio.shield(work), call)  # a branch that is cancelled in the middle of it changes nothing
 
 
 # ---- identity ----------------------------------------------------------------------------------------------------------------
@@ -101,7 +100,8 @@ def _same_or_edited(call: Run) -> Run:
     recorded = None if op is None else op.started[-1] if op.started else op.outcome  # the digest stands where the arguments were first known
     if op is None or recorded is None or call.digest is None or recorded.data.get("args", call.digest) == call.digest:
         return call
-    edits = [edit.seq for edit in call.branch.edits() if edit.seq > (op.outcome or recorded).seq]
+    closings = [request.closing for request in call.branch.closed_requests("approval", "hold")]
+    edits = [one.seq for one in closings if one and one.data.get("kind") == "edited" and one.seq > (op.outcome or recorded).seq]
     if edits and not op.in_doubt:
         return replace(call, key=f"{call.key}~{edits[-1]}")
     what = f"{call.key} is recorded with other arguments than the program passes now"
@@ -113,8 +113,6 @@ def _same_or_edited(call: Run) -> Run:
 def _from_intent(fn: Callable[..., Any], intent: Intent) -> dict[str, Any]:
     """The function's parameters from the intent's fields of the same names."""
     parameters = _parameters(fn)
-    if parameters is None:
-        return {}
     fields = {name: getattr(intent, name) for name in type(intent).model_fields}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return fields
@@ -129,11 +127,11 @@ def _from_intent(fn: Callable[..., Any], intent: Intent) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _parameters(fn: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
+def _parameters(fn: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     try:
         return tuple(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):  # a builtin without a signature
-        return None
+        return ()
 
 
 def _plain(value: object) -> Json:
@@ -145,29 +143,20 @@ def _plain(value: object) -> Json:
 
 
 async def _check_unread(call: Run) -> None:
-    """Raise `ProgramChanged` if the log holds something that this hand-out passed by. Siblings of a `gather` get a moment to read theirs."""
+    """Raise `ProgramChanged` if the log holds something that this hand-out passed by."""
     await call.branch.check_nothing_unread()
-    for _ in range(MOMENT):
-        if not _unread(call):
-            break
-        await asyncio.sleep(0)
-    if (passed := _unread(call)) and not call.promise.reads:
-        what = f"{call.key} would start, but {passed[0]} is recorded and this program did not read it"
+    if (passed := await still_unread(partial(_unread, call))) is not None and not call.promise.reads:
+        what = f"{call.key} would start, but {passed} is recorded and this program did not read it"
         cure = "keep the operations of an open step in order, or name those that move or run side by side: step.named(name).run(…); then retry"
         raise ProgramChanged(call.step_id, what, cure)
 
 
-def _unread(call: Run) -> list[str]:
-    runs = [op for op in call.branch.log.runs() if op.key not in call.branch.met and "@" not in op.key and (op.started or op.outcome)]
-    return [op.key for op in runs if not (op.outcome is not None and op.outcome.data.get("reads"))]
+def _unread(call: Run) -> str | None:
+    runs = (op for op in call.branch.log.runs() if op.key not in call.branch.met and "@" not in op.key and (op.started or op.outcome))
+    return next((op.key for op in runs if not (op.outcome is not None and op.outcome.data.get("reads"))), None)
 
 
 # ---- starting ------------------------------------------------------------------------------------------------------------------
-
-
-async def _start(call: Run) -> Event:
-    """Record `started`, call it, record its outcome; a branch that is cancelled in the middle of it changes nothing."""
-    return await asyncio.shield(call.branch.wake.launch(call.step_id, call.key, _perform(call)))
 
 
 async def _record_start(call: Run) -> Event:
@@ -213,9 +202,6 @@ class _Trouble:
     error: Json
     is_unknown: bool = False
     is_cut: bool = False
-
-    def to_json(self) -> Json:
-        return sparse(error=self.error, unknown=self.is_unknown or None)
 
 
 async def _attempt(call: Run) -> Any:
@@ -291,7 +277,8 @@ async def _invoke(call: Run) -> Any:
 
 
 async def _record(call: Run, result: Any, started: int | None) -> Event:
-    data = result.to_json() if isinstance(result, _Trouble) else _written(call, result)
+    is_trouble = isinstance(result, _Trouble)
+    data = sparse(error=result.error, unknown=result.is_unknown or None) if is_trouble else _written(call, result)
     reads = call.promise.reads or None
     marks = sparse(args=call.digest if reads else None, reads=reads, judge=call.promise.judges or None)
     event = await call.branch.wake.fact(Draft("outcome", {**call.notes, **data, **marks}, call.step_id, call.key), started=started)
@@ -304,20 +291,20 @@ def _written(call: Run, value: Any) -> dict[str, Json]:
         plain = call.branch.wake.setting.redact(to_json(call.returns.dump_python(value, mode="json", warnings=False)))
         call.returns.validate_python(plain)
         return {"value": plain}
-    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         log.warning("%s of %s returned a %s that cannot be written (%s)", call.key, call.step_id, type(value).__qualname__, clip(str(error), 200))
         return {"value": None, "unwritable": type(value).__qualname__}
 
 
 def _outcome(event: Event, call: Run) -> Outcome[Any]:
-    """A recorded outcome as the program sees it, on the first wake as on the tenth."""
-    data = event.data
-    if "error" in data:
-        error = data["error"]
-        return Outcome(False, ErrorInfo(error["type"], error["message"], error.get("where")), data.get("unknown", False))
-    if "unwritable" in data:
-        return Outcome(True, _value=None)
-    return Outcome(True, _value=revive(call.returns, data.get("value"), call.step_id, call.key))
+    return outcome_of(event.data, call.returns, call.step_id, call.key)
+
+
+def outcome_of(recorded: Mapping[str, Json], returns: TypeAdapter[Any], step_id: str, what: str) -> Outcome[Any]:
+    """A recorded outcome as the program sees it, on the first wake as on the tenth. Raises what `revive` raises."""
+    if "error" in recorded:
+        return Outcome(False, ErrorInfo.of(recorded["error"]), recorded.get("unknown", False))
+    return Outcome(True, _value=None if "unwritable" in recorded else revive(returns, recorded.get("value"), step_id, what))
 
 
 def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> Any:
@@ -352,12 +339,10 @@ def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
 def _adapter_of(target: Callable[..., Any]) -> TypeAdapter[Any]:
     if isinstance(target, type):
         return type_adapter(target, f"{target.__name__}(…)")
-    if "return" not in getattr(target, "__annotations__", {}):
-        return type_adapter(Any, "")
-    try:
-        annotation = typing.get_type_hints(target, include_extras=True)["return"]
-    except NameError:  # a class of an enclosing function, under postponed annotations
-        return type_adapter(Any, "")
+    annotation: Any = Any
+    if "return" in getattr(target, "__annotations__", {}):
+        with suppress(NameError):  # a class of an enclosing function, under postponed annotations
+            annotation = typing.get_type_hints(target, include_extras=True)["return"]
     return type_adapter(annotation, f"{getattr(target, '__name__', target)}() -> {annotation}")
 
 
@@ -365,7 +350,7 @@ def type_adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
     """A pydantic adapter, or an error that says what to do."""
     try:
         return TypeAdapter(annotation)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+    except PydanticUserError as error:
         reason = str(error).splitlines()[0]
         raise TypeError(f"{what}: this type has no JSON form ({reason}). Return JSON, a dataclass or a pydantic model; nothing was started") from None
 
@@ -409,7 +394,7 @@ async def _resolve(call: Run, op: Op, why: str) -> Event | None:
     if policy == "retry":
         return None
     if policy == "fail":
-        return await _conclude(call.branch, op, {"error": _doubtful(why), "unknown": True})
+        return await _conclude(call.branch, op, _doubtful(why))
     if callable(policy):
         answer = await _verify(call)
         if isinstance(answer, NotHappened):
@@ -437,9 +422,7 @@ async def ask_if_happened(branch: Branch, op: Op, why: str, returns: TypeAdapter
     """One question per start: did it happen, and with what result? None: it did not."""
     start = op.started[-1]
     name = op.key.removeprefix("run:")
-    request = {
-        "kind": "in_doubt",
-        "name": branch.log.name,
+    shown = {
         "arguments": dict(branch.arguments),
         "question": f"Did {name} happen? It was started at {start.at:%Y-%m-%d %H:%M:%S}Z.",
         "call": op.key,
@@ -448,9 +431,7 @@ async def ask_if_happened(branch: Branch, op: Op, why: str, returns: TypeAdapter
     }
     key = f"doubt:{op.key}@{start.seq}"
     branch.met.add(op.key)
-    closing = await branch.park(key, Draft("request", request, branch.log.id, key))
-    if closing is None:
-        raise branch.suspend()
+    closing = branch.or_suspend(await branch.park(key, branch.request("in_doubt", key, shown)))
     answer = closing.data["value"]
     return await _conclude(branch, op, {"value": answer.get("value")}, by=closing.by) if answer["happened"] else None
 
@@ -471,13 +452,13 @@ async def end_doubts(branch: Branch) -> None:
     await branch.wake.drain(branch.log.id)
     for op in branch.log.doubts():
         if op.started[-1].data.get("in_doubt") in ("retry", "fail"):
-            await _conclude(branch, op, {"error": _doubtful(NO_OUTCOME), "unknown": True})
+            await _conclude(branch, op, _doubtful(NO_OUTCOME))
         elif await ask_if_happened(branch, op, NO_OUTCOME) is None:
             await _conclude(branch, op, {"error": {"type": "NotHappened", "message": "a person said that it did not happen"}})
 
 
 def _doubtful(why: str) -> Json:
-    return {"type": "InDoubt", "message": f"nobody knows whether it happened: {why}"}
+    return {"error": {"type": "InDoubt", "message": f"nobody knows whether it happened: {why}"}, "unknown": True}
 
 
 def model_value(value: object) -> Json:
@@ -487,6 +468,6 @@ def model_value(value: object) -> Json:
         TypeError: it has no JSON form.
     """
     try:
-        return to_json(value.model_dump(mode="json") if isinstance(value, BaseModel) else to_jsonable_python(value))
-    except (PydanticSerializationError, ValueError) as error:
+        return to_json(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+    except ValueError as error:
         raise TypeError(f"{type(value).__qualname__} cannot be written as JSON ({error}); pass JSON, a dataclass or a pydantic model") from None

@@ -19,9 +19,7 @@ from .tools import Happened, NotHappened, Unknown
 NOTE_LIMIT = 4000
 
 
-def answer(
-    interrupt: Interrupt, verb: Verb, actor: Actor, value: Any, note: str, schema: Json, known: Mapping[str, type[Intent]], redact: Any
-) -> Draft:
+def answer(interrupt: Interrupt, verb: Verb, actor: Actor, value: Any, note: str, known: Mapping[str, type[Intent]], redact: Any) -> Draft:
     """The `decision`, or the `vote` where more people must agree.
 
     Raises:
@@ -35,7 +33,7 @@ def answer(
     data: dict[str, Json] = {"request": interrupt.seq, **sparse(note=redact(note) or None, groups=list(actor.groups) or None)}
     data["kind"] = DECIDES[verb]
     if verb == "edit":
-        data["value"] = redact(_edited(interrupt, value, schema, known))
+        data["value"] = redact(_edited(interrupt, value, known))
     elif verb in ("respond", "answer"):
         data["value"] = redact(_json(interrupt, value) if verb == "respond" else _answered(interrupt, value))
     is_enough = verb != "approve" or interrupt.policy.satisfied_by([*interrupt.votes, Vote(actor, "approved", interrupt.created_at)])
@@ -49,16 +47,15 @@ def _json(interrupt: Interrupt, value: Any) -> Json:
         raise InvalidEdit(interrupt, [("", f"{type(value).__name__} has no JSON form: {error}")]) from None
 
 
-def _edited(interrupt: Interrupt, value: Any, schema: Json, known: Mapping[str, type[Intent]]) -> Json:
+def _edited(interrupt: Interrupt, value: Any, known: Mapping[str, type[Intent]]) -> Json:
     """Full new arguments (or the full new result), checked by the recorded JSON Schema, else by the class of this process."""
     plain = _json(interrupt, value.model_dump(mode="json") if isinstance(value, Intent) else value)
     if interrupt.kind == "result":
         return plain
     if not isinstance(plain, dict):
         raise InvalidEdit(interrupt, [("", f"{plain!r} is no object; send the full arguments")])
-    if schema is not None and _by_schema(interrupt, plain, schema):
-        return plain
-    if (intent := known.get(interrupt.name)) is not None and not is_named(interrupt.step_id or ""):
+    intent = None if is_named(interrupt.step_id or "") else known.get(interrupt.name)
+    if not _by_schema(interrupt, plain) and intent is not None:
         _by_class(interrupt, plain, intent)
     return plain
 
@@ -71,17 +68,19 @@ def _by_class(interrupt: Interrupt, arguments: Json, intent: type[Intent]) -> No
         raise InvalidEdit(interrupt, problems) from None
 
 
-def _by_schema(interrupt: Interrupt, value: Json, schema: Json) -> bool:
-    """Whether the value was checked; False where the package jsonschema is not installed.
+def _by_schema(interrupt: Interrupt, value: Json) -> bool:
+    """Whether the value was checked; False where no schema is recorded, or the package jsonschema is not installed.
 
     Raises:
         InvalidEdit: with a JSON pointer for each problem.
     """
+    if interrupt.schema is None:
+        return False
     try:
         jsonschema = importlib.import_module("jsonschema")
     except ImportError:
         return False
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
+    errors = sorted(jsonschema.Draft202012Validator(interrupt.schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
     if errors:
         raise InvalidEdit(interrupt, [("/" + "/".join(str(part) for part in error.path), error.message) for error in errors])
     return True
@@ -93,8 +92,7 @@ def _answered(interrupt: Interrupt, value: Any) -> Json:
     plain = _json(interrupt, value)
     if interrupt.choices is not None and plain not in interrupt.choices:
         raise InvalidEdit(interrupt, [("", f"{plain!r} is none of {', '.join(map(repr, interrupt.choices))}")])
-    is_checked = interrupt.schema is None or _by_schema(interrupt, plain, interrupt.schema)
-    if not is_checked and interrupt.schema == {"type": "string"} and not isinstance(plain, str):
+    if not _by_schema(interrupt, plain) and interrupt.schema == {"type": "string"} and not isinstance(plain, str):
         raise InvalidEdit(interrupt, [("", f"{plain!r} is not a string")])
     return plain
 
@@ -103,16 +101,12 @@ def _happened(interrupt: Interrupt, value: Any) -> Json:
     """`Happened(v)`, `NotHappened()`, or their JSON {"happened": true, "value": v}."""
     if isinstance(value, Unknown):
         raise InvalidEdit(interrupt, [("", "Unknown() answers nothing; leave the question open until somebody knows")])
+    if isinstance(value, dict) and isinstance(value.get("happened"), bool) and set(value) <= {"happened", "value"}:
+        value = Happened(value.get("value")) if value["happened"] else NotHappened()
     if isinstance(value, NotHappened):
         return {"happened": False}
-    result = value
-    if isinstance(value, dict) and isinstance(value.get("happened"), bool) and set(value) <= {"happened", "value"}:
-        if not value["happened"]:
-            return {"happened": False}
-        result = Happened(value.get("value"))
-    if not isinstance(result, Happened):
+    if not isinstance(value, Happened):
         raise InvalidEdit(interrupt, [("", f"{value!r} does not say whether it happened; answer Happened(value) or NotHappened()")])
-    plain = _json(interrupt, result.value)
-    if interrupt.schema is not None:
-        _by_schema(interrupt, plain, interrupt.schema)
+    plain = _json(interrupt, value.value)
+    _by_schema(interrupt, plain)
     return {"happened": True, "value": plain}

@@ -57,9 +57,9 @@ class Expired(OwnloopError):
     """The deadline passed, measured by the store's clock."""
 
     def __init__(self, interrupt: Interrupt) -> None:
-        at = f"{interrupt.expires_at:%Y-%m-%d %H:%M:%S.%f}"[:-3] if interrupt.expires_at else "its deadline"
+        at = f"{interrupt.expires_at:%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z" if interrupt.expires_at else "its deadline"
         super().__init__(
-            f"interrupt {interrupt.id} expired at {at}Z by the store's clock; your answer changed nothing. "
+            f"interrupt {interrupt.id} expired at {at} by the store's clock; your answer changed nothing. "
             "Send the thread a message if the work should be asked for again"
         )
         self.interrupt = interrupt

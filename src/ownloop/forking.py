@@ -44,9 +44,7 @@ def _is_over(step: StepLog, event: Event) -> bool:
     if "request" in event.data:
         return True
     op = step.ops.get(event.op or "")
-    if op is None:
-        return False
-    return op.outcome is not None or (op.request is not None and op.request.closing is not None)
+    return op is not None and (op.outcome is not None or (op.request is not None and op.request.closing is not None))
 
 
 def renumbered(events: Sequence[Event]) -> list[Draft]:

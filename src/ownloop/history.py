@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -79,21 +79,17 @@ class Request:
         closing = self.closing
         if closing is None or closing.kind != "decision" or closing.data["kind"] in ("superseded", "withdrawn"):
             return None
-        by = None if closing.by is None else Actor(closing.by, tuple(closing.data.get("groups", ())))
-        votes = tuple(vote_of(event) for event in self.votes)
+        by = None if closing.by is None else _actor(closing.by, closing.data)
+        votes = tuple(_vote(event) for event in self.votes)
         return Decision(closing.data["kind"], by, closing.data.get("note", ""), closing.at, closing.data.get("value"), votes)
 
 
-def vote_of(event: Event) -> Vote:
-    """A `vote` or `decision` event as a vote."""
-    return Vote(Actor(event.by or "", tuple(event.data.get("groups", ()))), event.data["kind"], event.at)
+def _vote(event: Event) -> Vote:
+    return Vote(_actor(event.by or "", event.data), event.data["kind"], event.at)
 
 
-def carried_votes(request: Event) -> tuple[Vote, ...]:
-    """Votes that a request began with: the editor's, after an edit."""
-    return tuple(
-        Vote(Actor(item["by"], tuple(item.get("groups", ()))), item["kind"], from_micros(item["at"])) for item in request.data.get("votes", ())
-    )
+def _actor(id: str, recorded: Mapping[str, Json]) -> Actor:
+    return Actor(id, tuple(recorded.get("groups", ())))
 
 
 @dataclass(slots=True)
@@ -182,16 +178,12 @@ class StepLog:
         return max(ended, key=lambda op: op.outcome.seq if op.outcome else 0, default=None)
 
     @property
-    def was_answered(self) -> bool:
-        """Whether a person answered something in it."""
-        decisions = (request.decision() for request in self.requests.values())
-        return any(decision is not None and decision.kind in ("answered", "responded") for decision in decisions)
-
-    @property
     def counts_as_error(self) -> bool:
         """Its last run failed and, once it has ended, no person answered in it."""
-        last = self.result_run()
-        return last is not None and last.failed and not (self.ended is not None and self.was_answered)
+        if (last := self.result_run()) is None or not last.failed:
+            return False
+        decisions = (request.decision() for request in self.requests.values() if self.ended is not None)
+        return not any(decision is not None and decision.kind in ("answered", "responded") for decision in decisions)
 
 
 @dataclass(slots=True)
@@ -209,9 +201,7 @@ class Counters:
     usage: Usage = field(default_factory=Usage)
 
     def to_json(self) -> Json:
-        usage = self.usage
-        counted = {name: getattr(self, name) for name in ("steps", "turns", "batch", "read", "errors", "prompt_tokens", "asked", "counts")}
-        return {**counted, "usage": [usage.input_tokens, usage.output_tokens, usage.cost_usd, usage.requests]}
+        return {**asdict(self), "usage": list(astuple(self.usage))}
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> Counters:
@@ -285,12 +275,8 @@ class History:
     def recall(self, events: Iterable[Event]) -> None:
         """Take in covered events of a named step or covered notes; they change no counter."""
         for event in events:
-            if event.seq <= self.covered and event.kind == "appended":
-                self.notes[event.data["name"]] = event
-            elif event.seq <= self.covered and "request" in event.data:
-                self._close(event)
-            elif event.seq <= self.covered and event.step_id is not None:
-                self._apply_to_step(event)
+            if event.seq <= self.covered:
+                self._apply(event)
 
     def _apply(self, event: Event) -> None:
         if "usage" in event.data and event.seq > self.covered:
@@ -499,28 +485,26 @@ def closing_status(event: Event | Draft) -> str:
     return "expired" if event.data.get("timed_out") else "decided"
 
 
-def interrupt_of(
-    thread_id: str, agent: str, status: str, event: Event, votes: Sequence[Event] = (), closing: Event | None = None, base_url: str | None = None
-) -> Interrupt:
-    """An interrupt as people see it, from what the store keeps of it."""
-    data = event.data
-    request = Request(event, status, list(votes), closing)
+def interrupt_of(thread_id: str, agent: str, request: Request, base_url: str | None = None) -> Interrupt:
+    """An interrupt as people see it, from what is recorded of it."""
+    event, data = request.event, request.event.data
     id = ids.interrupt_id(thread_id, event.seq)
     about = {key: data[key] for key in ("event", "key", "call", "error") if key in data} or None
+    carried = [Vote(_actor(item["by"], item), item["kind"], from_micros(item["at"])) for item in data.get("votes", ())]  # the editor's, after an edit
     return Interrupt(
         id=id,
         thread_id=thread_id,
         step_id=event.step_id,
         agent=agent,
         kind=data["kind"],
-        status=status,  # type: ignore[arg-type]  # the store keeps the closed set
+        status=request.status,  # type: ignore[arg-type]  # the store keeps the closed set
         name=data.get("name", ""),
         intent=data.get("arguments", {}),
         question=data.get("question", ""),
         schema=data.get("schema"),
         choices=None if data.get("choices") is None else tuple(data["choices"]),
         policy=ApprovalPolicy.from_json(canonical(data.get("policy", {}))),
-        votes=(*carried_votes(event), *(vote_of(vote) for vote in votes)),
+        votes=(*carried, *(_vote(vote) for vote in request.votes)),
         digest=data["digest"],
         created_at=event.at,
         expires_at=request.expires_at,

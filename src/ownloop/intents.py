@@ -73,9 +73,7 @@ def members(annotation: Any) -> tuple[type[Intent], ...]:
     Raises:
         TypeError: for anything else, or two classes with one name.
     """
-    found = tuple(dict.fromkeys(_members(annotation)))
-    by_name(found)
-    return found
+    return tuple(by_name(_members(annotation)).values())
 
 
 def by_name(intents: Iterable[type[Intent]]) -> dict[str, type[Intent]]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from .clock import duration
 from .errors import NotAllowed
@@ -17,6 +17,7 @@ InterruptKind = Literal["approval", "question", "result", "event", "timer", "chi
 InterruptStatus = Literal["open", "decided", "expired", "superseded", "withdrawn"]
 DecisionKind = Literal["approved", "edited", "rejected", "responded", "expired", "answered"]
 Verb = Literal["approve", "edit", "reject", "respond", "answer"]
+OnExpiry = Literal["reject", "ask_again", "fail"]
 
 DECIDES: Mapping[Verb, DecisionKind] = {"approve": "approved", "edit": "edited", "reject": "rejected", "respond": "responded", "answer": "answered"}
 ALL: tuple[Verb, ...] = ("approve", "edit", "reject", "respond")
@@ -96,7 +97,7 @@ class Rules(TypedDict, total=False):
     quorum: int
     not_by: Sequence[str] | str
     expires: timedelta | str | None
-    on_expiry: Literal["reject", "ask_again", "fail"]
+    on_expiry: OnExpiry
     escalate: Sequence[tuple[str | timedelta, str]]
     allow: Sequence[Verb]
     reason: str
@@ -121,7 +122,7 @@ class ApprovalPolicy:
     quorum: int = 1
     not_by: Sequence[str] | str = ()
     expires: timedelta | str | None = None
-    on_expiry: Literal["reject", "ask_again", "fail"] = "reject"
+    on_expiry: OnExpiry = "reject"
     escalate: Sequence[tuple[str | timedelta, str]] = ()
     allow: Sequence[Verb] = ALL
     reason: str = ""
@@ -136,7 +137,7 @@ class ApprovalPolicy:
             raise ValueError(f"quorum={self.quorum}; at least one person must agree")
         if not self.allow or set(self.allow) - set(ALL):
             raise ValueError(f"allow={self.allow!r}; choose from {', '.join(ALL)}")
-        if self.on_expiry not in ("reject", "ask_again", "fail"):
+        if self.on_expiry not in get_args(OnExpiry):
             raise ValueError(f'on_expiry={self.on_expiry!r}; choose "reject", "ask_again" or "fail"')
 
     def who(self) -> Json:

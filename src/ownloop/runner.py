@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -27,7 +28,8 @@ log = logging.getLogger("ownloop")
 CRASH_LIMIT = 5
 """Wakes in a row that may die without an end; one more and the thread is failed instead of killing the next worker."""
 
-BudgetCheck = Callable[[Thread[Any], Any], Awaitable[None]]
+BUDGETS = ("ownloop.llm.budget", "check")
+"""What holds budgets, imported when the first one is met: the core knows no model."""
 Deps = Callable[[Thread[Any]], AbstractAsyncContextManager[Any]]
 
 
@@ -50,11 +52,8 @@ class Agent:
 class Runner:
     """Runs wakes of the agents of one App."""
 
-    def __init__(
-        self, setting: Setting, agents: Mapping[str, Agent], deps: Deps | None, resolve: Callable[[Any], str], check_budget: BudgetCheck
-    ) -> None:
+    def __init__(self, setting: Setting, agents: Mapping[str, Agent], deps: Deps | None, resolve: Callable[[Any], str]) -> None:
         self._setting, self._agents, self._deps, self._resolve = setting, agents, deps or (lambda thread: nullcontext()), resolve
-        self._budget = check_budget
         self.wakes: set[Wake] = set()
 
     async def run_one(self, thread_id: str) -> bool:
@@ -90,7 +89,8 @@ class Runner:
         """Before the model is asked: park the thread if its own budget, its parents' or that of its spawn is spent."""
         budget = self._agents[thread.agent].budget if thread.agent in self._agents else None
         if budget is not None or thread.parent is not None:
-            await self._budget(thread, budget)
+            module, check = BUDGETS
+            await getattr(import_module(module), check)(thread, budget)
 
     def result_type(self, agent: str) -> TypeAdapter[Any]:
         """What an agent's results are validated by; plain JSON for one that this process does not have."""
@@ -103,7 +103,7 @@ class _OneWake:
         self._thread = self._enter(frozenset())
 
     def _enter(self, passed: frozenset[str]) -> Thread[Any]:
-        return Thread(self._wake, self._about, self._claim.row, None, interject=self._agent.interject, passed=passed)
+        return Thread(self._wake, self._about, interject=self._agent.interject, passed=passed)
 
     async def run(self) -> bool:
         if self._claim.crashes > CRASH_LIMIT:
@@ -157,8 +157,7 @@ class _OneWake:
             log.error("%s: the wake ended, the store failed: %s", self._wake.thread_id, error)
             return await self._suspend()
         if isinstance(error, BaseExceptionGroup):
-            _, rest = error.split(Suspend)
-            error = rest if rest is not None else error
+            error = error.split(Suspend)[1] or error
         if not isinstance(error, Exception):
             raise error  # a cancelled loop, KeyboardInterrupt: the lease runs out, the thread goes on elsewhere
         return await self._fail(error, tells=not isinstance(error, OwnloopError))

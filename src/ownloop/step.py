@@ -78,13 +78,12 @@ class Step(Generic[I]):
     @property
     def proposed(self) -> I:
         """What the model chose, whatever people made of it."""
-        return cast(I, self._load(self._branch.proposed))
+        return cast(I, self._load(self._branch.log.arguments))
 
     @property
     def decision(self) -> Decision | None:
         """The latest decision on this step that this hand-out can see: why it goes on as it does."""
-        requests = [one for one in self._branch.log.requests.values() if one.kind in ("approval", "result", "hold")]
-        decided = [one for one in requests if self._branch.wake.history.closing(one, self._branch.upto) is not None]
+        decided = self._branch.closed_requests("approval", "result", "hold")
         return max(decided, key=lambda one: one.closing.seq if one.closing else 0).decision() if decided else None
 
     def _load(self, arguments: Mapping[str, Json]) -> Intent | None:
@@ -116,10 +115,7 @@ class Step(Generic[I]):
         Raises:
             Expired: the deadline passed and `on_expiry="fail"`.
         """
-        decision = await waits.approval(self._branch, policy or ApprovalPolicy(**rules), self._schema, self._label)
-        if decision is None:
-            raise self._branch.suspend()
-        return decision.granted
+        return self._branch.or_suspend(await self.request_approval(policy, **rules)).granted
 
     async def request_approval(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> Decision | None:
         """Like `approved`, without unwinding: None while nobody has decided. Return None then, and the decision wakes the thread.
@@ -133,10 +129,7 @@ class Step(Generic[I]):
 
         What an edit or a response says is shown to the model instead; a rejected result is withheld from it.
         """
-        decision = await waits.result_approval(self._branch, policy or ApprovalPolicy(**rules), self._label)
-        if decision is None:
-            raise self._branch.suspend()
-        return decision.granted
+        return self._branch.or_suspend(await waits.result_approval(self._branch, policy or ApprovalPolicy(**rules), self._label)).granted
 
     @overload
     async def ask(
@@ -157,10 +150,7 @@ class Step(Generic[I]):
             to: ids or groups that may answer; default anyone.
             expires: after this the answer is None.
         """
-        answer = await self._ask(question, schema, choices, to, expires)
-        if answer is None:
-            raise self._branch.suspend()
-        return answer[0]
+        return self._branch.or_suspend(await self._ask(question, schema, choices, to, expires))[0]
 
     async def request_answer(
         self, question: str, *, schema: type[Any] | None = None, choices: Sequence[Any] | None = None, to: Names = None, expires: Span = None
@@ -217,15 +207,11 @@ class Step(Generic[I]):
 
         Each thread gets each event of a name and key emitted since its start once, oldest first, also one that came before the wait.
         """
-        got = await waits.event(self._branch, name, key, None if timeout is None else duration(timeout), self._label)
-        if got is None:
-            raise self._branch.suspend()
-        return got[0]
+        return self._branch.or_suspend(await waits.event(self._branch, name, key, None if timeout is None else duration(timeout), self._label))[0]
 
     async def sleep(self, until: timedelta | datetime | str) -> None:
         """Wait for a duration ("6h") or until an aware time, by the store's clock. Parks the thread."""
-        if not await waits.timer(self._branch, until, self._label):
-            raise self._branch.suspend()
+        self._branch.or_suspend(await waits.timer(self._branch, until, self._label))
 
     async def spawn(self, agent: str | Callable[..., Any], input: Any = None, *, budget: Any = None) -> Child:
         """Start another agent's thread as a child: in one commit with this step, once. Cancelling this thread cancels it."""
@@ -233,9 +219,4 @@ class Step(Generic[I]):
 
     async def join(self, *children: Child) -> list[Outcome[Any]]:
         """Wait until these children have ended their turn; their outcomes in order. Parks the thread."""
-        thread_ids = [child.thread_id for child in children]
-        requests = [self._branch.wake.history.child(thread_id) for thread_id in thread_ids]
-        types = [self._agents.result_type(one.event.data["agent"] if one is not None else "") for one in requests]
-        if (outcomes := await waits.children(self._branch, thread_ids, types)) is None:
-            raise self._branch.suspend()
-        return outcomes
+        return self._branch.or_suspend(waits.children(self._branch, [child.thread_id for child in children], self._agents.result_type))

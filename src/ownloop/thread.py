@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from . import calls, ids, selection, waits
 from .branch import Branch
@@ -18,7 +17,7 @@ from .history import Events, StepLog, Usage
 from .intents import Intent, UnknownIntent, arguments_of, by_name, find_intents, load_intent
 from .step import Agents, Step
 from .tools import noting
-from .views import StepView, notes_as_views, step_view, step_views
+from .views import StepView, note_view, step_view, step_views
 from .wake import Wake
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ class Thread(Generic[D]):
         deps: what the App's `deps` gave for this wake; never stored.
     """
 
-    def __init__(self, wake: Wake, agents: Agents, claim_row: Any, deps: D, *, interject: bool = False, passed: frozenset[str] = frozenset()) -> None:
+    def __init__(self, wake: Wake, agents: Agents, *, interject: bool = False, passed: frozenset[str] = frozenset()) -> None:
+        row = wake.row
         self._wake = wake
         self._agents = agents
         self._interject = interject
@@ -56,13 +56,13 @@ class Thread(Generic[D]):
         self._named: dict[str, Branch] = {}
         self._site: tuple[str, int] | None = None
         self._learned: Any = None
-        self.id: str = wake.thread_id
-        self.key: str | None = claim_row.key
-        self.agent: str = claim_row.agent
-        self.now: datetime = wake.now
-        self.parent: str | None = None if claim_row.parent is None else claim_row.parent[0]
-        self.context: Mapping[str, Json] = claim_row.context
-        self.deps: D = deps
+        self.id = wake.thread_id
+        self.key = row.key
+        self.agent = row.agent
+        self.now = wake.now
+        self.parent = None if row.parent is None else row.parent[0]
+        self.context = row.context
+        self.deps = cast(D, None)  # until the App's are entered
 
     def __repr__(self) -> str:
         return f"<Thread {self.id} of {self.agent}>"
@@ -72,8 +72,7 @@ class Thread(Generic[D]):
     @property
     def input(self) -> Json:
         """What the thread was started with."""
-        first = self._wake.history.events[0] if self._wake.history.events else None
-        return None if first is None else first.data.get("input")
+        return self._wake.history.events[0].data.get("input")
 
     @property
     def turn(self) -> int:
@@ -150,8 +149,7 @@ class Thread(Generic[D]):
         log.arguments = arguments_of(intent) if intent is not None else {}
         branch = self._named.get(name)
         if branch is None:
-            branch = self._named[name] = Branch(self._wake, log, history.head, log.arguments, covered=history.covered > 0)
-        branch.proposed = log.arguments
+            branch = self._named[name] = Branch(self._wake, log, history.head, covered=history.covered > 0)
         branch.begin_again(history.head)
         return Step(branch, self._agents, intent)
 
@@ -173,10 +171,9 @@ class Thread(Generic[D]):
         if not covered:
             return
         upto, kept, counters = history.compaction(covered)
-        rest = [event for event in history.events if event.seq <= upto and event.seq not in kept]
-        before = [history.compacted] if history.compacted is not None else []
-        notes = notes_as_views([*before, *(event for event in rest if event.kind in ("message", "appended"))])
-        views = [*notes, *(step_view(history, step) for step in covered)]
+        before = [] if history.compacted is None else [history.compacted]
+        said = [one for one in history.events if one.kind in ("message", "appended") and one.seq <= upto and one.seq not in kept]
+        views = [*(note_view(event) for event in [*before, *said]), *(step_view(history, step) for step in covered)]
         noted: dict[str, Json] = {}
         with noting(noted):
             summary = await self._wake.interruptible(_text(summarize(views)))
@@ -256,15 +253,12 @@ class Thread(Generic[D]):
         await branch.close_overdue()
         if branch.waiting or any(request.kind != "child" for request in branch.log.open_requests()):
             raise branch.suspend()
-        if is_ignored:
-            raise self._ignored(branch)
-        return branch.end()
-
-    def _ignored(self, branch: Branch) -> Exception:
+        if not is_ignored:
+            return branch.end()
         intent = load_intent(branch.log.name, branch.arguments, self._agents.intents)
         if isinstance(intent, UnknownIntent):
-            return CallNoLongerValid(branch.log.id, intent.name, intent.why)
-        return StepIgnored(self.agent, type(intent).__name__, branch.log.id)
+            raise CallNoLongerValid(branch.log.id, intent.name, intent.why)
+        raise StepIgnored(self.agent, type(intent).__name__, branch.log.id)
 
     async def _each(self, decide: Any, fn: Callable[[Step[Any]], Awaitable[T]]) -> list[T]:
         if not self._to_hand_out():
@@ -277,7 +271,7 @@ class Thread(Generic[D]):
 
     def _begin(self, log: StepLog) -> Step[Any]:
         """A step at the beginning of its branch; also once more in this wake, when its answer has come."""
-        branch = self._handed[log.id] = Branch(self._wake, log, self._wake.history.head, log.arguments)
+        branch = self._handed[log.id] = Branch(self._wake, log, self._wake.history.head)
         return Step(branch, self._agents)
 
     async def _end_turn(self) -> tuple[list[Draft], list[str]]:
@@ -289,7 +283,7 @@ class Thread(Generic[D]):
         for log in [*history.open_steps(), *(step for step in history.steps.values() if step.is_named)]:
             if log in aside:
                 continue
-            branch = self._handed.get(log.id) or Branch(self._wake, log, history.head, log.arguments)
+            branch = self._handed.get(log.id) or Branch(self._wake, log, history.head)
             await calls.end_doubts(branch)
             if not log.is_named:
                 ends.append(branch.end(None if log.id in self._handed else "skipped"))

@@ -53,6 +53,11 @@ class ErrorInfo:
     message: str
     where: str | None = None
 
+    @classmethod
+    def of(cls, recorded: Mapping[str, Json]) -> ErrorInfo:
+        """The `error` of an event, without its traceback."""
+        return cls(recorded["type"], recorded["message"], recorded.get("where"))
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
@@ -222,7 +227,6 @@ def current_call() -> Call:
     Raises:
         LookupError: outside a function that `step.run` started.
     """
-    try:
-        return running.get()
-    except LookupError:
-        raise LookupError("current_call() is only there inside a function that step.run(...) started") from None
+    if (call := running.get(None)) is None:
+        raise LookupError("current_call() is only there inside a function that step.run(...) started")
+    return call

@@ -131,20 +131,15 @@ def _value(request: Request) -> Json:
 
 def _error(event: Event | None) -> ErrorInfo | None:
     error = None if event is None else event.data.get("error")
-    return None if error is None else ErrorInfo(error["type"], error["message"], error.get("where"))
+    return None if error is None else ErrorInfo.of(error)
 
 
-def notes_as_views(events: Sequence[Event]) -> list[StepView]:
-    """Messages and notes in the form of steps, for a summariser: name "message" or the note's name."""
-    views = []
-    for event in events:
-        if event.kind == "message":
-            said = sparse(text=event.data["text"], by=event.by)
-            views.append(StepView(f"message_{event.seq}", "message", said, said, "ended"))
-        elif event.kind == "appended":
-            note = {"data": event.data["data"]}
-            views.append(StepView(f"note_{event.seq}", event.data["name"], note, note, "ended"))
-        elif event.kind == "compacted":
-            summary = {"text": event.data["summary"]}
-            views.append(StepView(f"summary_{event.seq}", "summary", summary, summary, "ended"))
-    return views
+def note_view(event: Event) -> StepView:
+    """A message, a note or a summary in the form of a step, for a summariser: name "message", the note's name, or "summary"."""
+    if event.kind == "message":
+        what, name, said = "message", "message", sparse(text=event.data["text"], by=event.by)
+    elif event.kind == "appended":
+        what, name, said = "note", event.data["name"], {"data": event.data["data"]}
+    else:
+        what, name, said = "summary", "summary", {"text": event.data["summary"]}
+    return StepView(f"{what}_{event.seq}", name, said, said, "ended")

@@ -6,18 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from .branch import Again, Branch
-from .calls import model_value, revive, type_adapter
+from pydantic import TypeAdapter
+
+from .branch import Branch
+from .calls import model_value, outcome_of, revive, type_adapter
 from .clock import micros, moment
 from .errors import Expired, ProgramChanged
 from .events import Draft, Event, Json, digest, sparse
 from .history import Request, interrupt_of
-from .interrupts import ApprovalPolicy, Decision, Vote
+from .interrupts import ApprovalPolicy, Decision, InterruptKind, Vote
 from .stores.base import NewThread
-from .tools import ErrorInfo, Outcome
-
-_AGAIN: Mapping[str, Again] = {"reject": "never", "ask_again": "at once", "fail": "after a retry"}
-
+from .tools import Outcome
 
 # ---- approvals -----------------------------------------------------------------------------------------------------------------
 
@@ -25,7 +24,6 @@ _AGAIN: Mapping[str, Again] = {"reject": "never", "ask_again": "at once", "fail"
 async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], Awaitable[str | None]], label: str | None) -> Decision | None:
     """See `Step.request_approval`. Known by intent, arguments and who must agree; `schema` stores the arguments' JSON Schema and gives its digest."""
     arguments = dict(branch.arguments)
-    shown = {"kind": "approval", "name": branch.log.name, "arguments": arguments}
     key = branch.key("approval", digest([branch.log.name, arguments, policy.who()])[:12], label)
     edited = _editor(branch, arguments)
     if edited is not None and edited.by is not None and policy.satisfied_by([Vote(edited.by, "edited", edited.at)]):
@@ -33,8 +31,8 @@ async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], 
         return edited
     op = branch.op(key)  # met before anything is awaited: siblings look at that
     is_asked = op is not None and op.request is not None and op.request.status in ("open", "decided")
-    request = shown if is_asked else {**shown, **sparse(schema=await schema())}
-    return await _gate(branch, key, policy, request, edited)
+    shown = {"arguments": arguments, **sparse(schema=None if is_asked else await schema(), votes=None if edited is None else [_vote_json(edited)])}
+    return await _gate(branch, "approval", key, policy, shown)
 
 
 async def result_approval(branch: Branch, policy: ApprovalPolicy, label: str | None) -> Decision | None:
@@ -44,22 +42,19 @@ async def result_approval(branch: Branch, policy: ApprovalPolicy, label: str | N
         raise ProgramChanged(branch.log.id, "result_approved() before any run has ended", "call step.run(…) first")
     data = run.outcome.data
     value = data.get("value") if "error" not in data else {key: data["error"].get(key) for key in ("type", "message")}
-    request = {"kind": "result", "name": branch.log.name, "arguments": dict(branch.arguments), "value": value, "call": run.key}
     key = branch.key("result", digest([value, policy.who()])[:12], label)
-    return await _gate(branch, key, policy, request, None)
+    return await _gate(branch, "result", key, policy, {"arguments": dict(branch.arguments), "value": value, "call": run.key})
 
 
-async def _gate(branch: Branch, key: str, policy: ApprovalPolicy, request: Mapping[str, Json], edited: Decision | None) -> Decision | None:
-    data = {**request, "policy": branch.wake.setting.redact(policy.to_json()), **sparse(votes=None if edited is None else [_vote_json(edited)])}
+async def _gate(branch: Branch, kind: InterruptKind, key: str, policy: ApprovalPolicy, shown: Mapping[str, Json]) -> Decision | None:
     expires = policy.expires if isinstance(policy.expires, timedelta) else None
-    draft = Draft("request", data, branch.log.id, key, expires=expires)
-    closing = await branch.park(key, draft, again=_AGAIN[policy.on_expiry])
-    if closing is None:
+    draft = branch.request(kind, key, {**shown, "policy": branch.wake.setting.redact(policy.to_json())}, expires)
+    if (closing := await branch.park(key, draft, on_expiry=policy.on_expiry)) is None:
         return None
-    one = _request(branch, closing)
-    decision = one.decision()
+    request = _request(branch, closing)
+    decision = request.decision()
     if decision is not None and decision.kind == "expired" and policy.on_expiry == "fail":
-        raise Expired(interrupt_of(branch.wake.thread_id, "", one.status, one.event, one.votes, one.closing))
+        raise Expired(interrupt_of(branch.wake.thread_id, branch.wake.row.agent, request))
     return decision
 
 
@@ -69,8 +64,7 @@ def _request(branch: Branch, closing: Event) -> Request:
 
 def _editor(branch: Branch, arguments: Json) -> Decision | None:
     """The decision of the person who edited the call into what it is now."""
-    seen = [one for one in branch.log.requests.values() if one.kind == "approval" and branch.wake.history.closing(one, branch.upto) is not None]
-    decisions = (one.decision() for one in reversed(seen))
+    decisions = (request.decision() for request in reversed(branch.closed_requests("approval")))
     return next((one for one in decisions if one is not None and one.kind == "edited" and one.value == arguments), None)
 
 
@@ -89,13 +83,12 @@ async def question(
     adapter = type_adapter(str if schema is None and choices is None else schema if schema is not None else Any, f"schema={schema!r}")
     offered = None if choices is None else [model_value(choice) for choice in choices]
     asked = adapter.json_schema() if schema is not None else {"type": "string"} if choices is None else {"enum": offered}
-    request = {"kind": "question", "name": branch.log.name, "question": branch.wake.setting.redact(text), "schema": asked}
-    request |= sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None)
+    shown = {"question": branch.wake.setting.redact(text), "schema": asked}
+    shown |= sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None)
     key = branch.key("ask", digest([text, asked, offered])[:12], label)
-    closing = await branch.park(key, Draft("request", request, branch.log.id, key, expires=expires))
-    if closing is None or closing.data["kind"] == "expired":
-        return None if closing is None else (None,)
-    return (revive(adapter, closing.data["value"], branch.log.id, key),)
+    if (closing := await branch.park(key, branch.request("question", key, shown, expires))) is None:
+        return None
+    return (None if closing.data["kind"] == "expired" else revive(adapter, closing.data["value"], branch.log.id, key),)
 
 
 # ---- clocks, events, children --------------------------------------------------------------------------------------------------
@@ -104,16 +97,14 @@ async def question(
 async def event(branch: Branch, name: str, key: str | None, timeout: timedelta | None, label: str | None) -> tuple[Any] | None:
     """See `Step.wait_for`; a tuple of one holds the payload, or None when the time is up."""
     op = branch.key("wait", name if key is None else f"{name}:{key}", label)
-    request = {"kind": "event", "name": branch.log.name, "event": name, "key": key}
-    closing = await branch.park(op, Draft("request", request, branch.log.id, op, expires=timeout))
+    closing = await branch.park(op, branch.request("event", op, {"event": name, "key": key}, timeout))
     return None if closing is None else (closing.data.get("payload"),)
 
 
-async def timer(branch: Branch, until: timedelta | datetime | str, label: str | None) -> bool:
-    """See `Step.sleep`; whether it is over."""
+async def timer(branch: Branch, until: timedelta | datetime | str, label: str | None) -> Event | None:
+    """See `Step.sleep`."""
     op = branch.key("sleep", label=label)
-    request = {"kind": "timer", "name": branch.log.name}
-    return await branch.park(op, Draft("request", request, branch.log.id, op, expires=moment(until))) is not None
+    return await branch.park(op, branch.request("timer", op, {}, moment(until)))
 
 
 async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str | None) -> str:
@@ -128,15 +119,14 @@ async def child(branch: Branch, agent: str, input: Any, budget: Json, label: str
     branch.check_may_start()
     value = branch.wake.setting.redact(model_value(input))
     new = NewThread(agent, [Draft("input", {"input": value, **sparse(budget=model_value(budget))})], context=branch.wake.row.context)
-    request = {"kind": "child", "name": branch.log.name, "agent": agent}
-    return str((await branch.wake.spawn(Draft("request", request, branch.log.id, key), new)).data["child"])
+    return str((await branch.wake.spawn(branch.request("child", key, {"agent": agent}), new)).data["child"])
 
 
-async def children(branch: Branch, thread_ids: Sequence[str], types: Sequence[Any]) -> list[Outcome[Any]] | None:
+def children(branch: Branch, thread_ids: Sequence[str], result_type: Callable[[str], TypeAdapter[Any]]) -> list[Outcome[Any]] | None:
     """See `Step.join`; None while one of them has not ended."""
     branch.met.add("join")
     outcomes: list[Outcome[Any]] = []
-    for thread_id, adapter in zip(thread_ids, types, strict=True):
+    for thread_id in thread_ids:
         request = branch.wake.history.child(thread_id)
         if request is None:
             raise ProgramChanged(branch.log.id, f"{thread_id} is no child of this thread", "join what step.spawn(…) gave back")
@@ -144,15 +134,8 @@ async def children(branch: Branch, thread_ids: Sequence[str], types: Sequence[An
         if closing is None:
             branch.waiting = True
             return None
-        outcomes.append(_child_outcome(closing, adapter, branch))
+        outcomes.append(outcome_of(closing.data, result_type(request.event.data["agent"]), branch.log.id, "the child"))
     return outcomes
-
-
-def _child_outcome(closing: Event, adapter: Any, branch: Branch) -> Outcome[Any]:
-    error = closing.data.get("error")
-    if error is not None:
-        return Outcome(False, ErrorInfo(error["type"], error["message"], error.get("where")))
-    return Outcome(True, _value=revive(adapter, closing.data.get("value"), branch.log.id, "the child"))
 
 
 # ---- the operator's breakpoint -------------------------------------------------------------------------------------------------
@@ -160,12 +143,6 @@ def _child_outcome(closing: Event, adapter: Any, branch: Branch) -> Outcome[Any]
 
 async def hold(branch: Branch, schema: str | None) -> Decision | None:
     """Park at the selection; what the operator decided, or None."""
-    request = {
-        "kind": "hold",
-        "name": branch.log.name,
-        "arguments": dict(branch.proposed),
-        "policy": ApprovalPolicy().to_json(),
-        **sparse(schema=schema),
-    }
-    closing = await branch.park("hold", Draft("request", request, branch.log.id, "hold"))
+    shown = {"arguments": dict(branch.log.arguments), "policy": ApprovalPolicy().to_json(), **sparse(schema=schema)}
+    closing = await branch.park("hold", branch.request("hold", "hold", shown))
     return None if closing is None else _request(branch, closing).decision()

@@ -279,25 +279,16 @@ async def result_of(call: Callable[[], Any], in_loop: bool) -> Any:
 
 async def in_thread(function: Callable[[], T]) -> T:
     """A sync function in a daemon thread of its own, with this context. Cancelling lets it go; it cannot be cut."""
-    loop = asyncio.get_running_loop()
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     result: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def deliver(value: T | None, error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)  # type: ignore[arg-type]  # a T, when there is no error
 
     def work() -> None:
         try:
-            value, error = context.run(function), None
-        except BaseException as caught:  # handed over whole, also KeyboardInterrupt of a sub-interpreter
-            value, error = None, RuntimeError(f"{caught!r} in a thread") if isinstance(caught, StopIteration) else caught
+            tell = partial(result.set_result, context.run(function))
+        except BaseException as error:  # handed over whole, also KeyboardInterrupt of a sub-interpreter
+            tell = partial(result.set_exception, RuntimeError(f"{error!r} in a thread") if isinstance(error, StopIteration) else error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(deliver, value, error)
+            loop.call_soon_threadsafe(lambda: None if result.done() else tell())
 
     threading.Thread(target=work, name=f"ownloop-{getattr(function, '__name__', 'call')}", daemon=True).start()
     return await result

@@ -85,6 +85,21 @@ async def test_a_child_that_fails_is_an_outcome_and_a_cancel_goes_down(world: Wo
     assert await d.interrupts() == []
 
 
+async def test_a_childs_result_that_cannot_be_written_is_joined_as_none_whatever_its_type(world: World) -> None:
+    async def odd(thread: Thread[Any]) -> int:
+        return object()  # type: ignore[return-value]
+
+    async def agent(thread: Thread[Any]) -> Any:
+        step = thread.step("child")
+        (outcome,) = await step.join(await step.spawn("odd"))
+        return [outcome.ok, outcome.value]
+
+    d = await world.deploy(agent, odd)
+    thread = await d.start("agent")
+    await d.settle()
+    assert (await d.show(thread)).result == [True, None]
+
+
 async def test_a_fork_goes_on_from_before_a_step_and_repeats_nothing_that_was_named(world: World) -> None:
     ran: list[str] = []
 
