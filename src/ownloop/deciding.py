@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -64,7 +64,7 @@ def _by_class(interrupt: Interrupt, arguments: Json, intent: type[Intent]) -> No
     try:
         intent.model_validate_json(json.dumps(arguments), strict=True)
     except ValidationError as error:
-        problems = [("/" + "/".join(str(part) for part in item["loc"]), item["msg"]) for item in error.errors()]
+        problems = [(_pointer(item["loc"]), item["msg"]) for item in error.errors()]
         raise InvalidEdit(interrupt, problems) from None
 
 
@@ -82,7 +82,7 @@ def _by_schema(interrupt: Interrupt, value: Json) -> bool:
         return False
     errors = sorted(jsonschema.Draft202012Validator(interrupt.schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
     if errors:
-        raise InvalidEdit(interrupt, [("/" + "/".join(str(part) for part in error.path), error.message) for error in errors])
+        raise InvalidEdit(interrupt, [(_pointer(error.path), error.message) for error in errors])
     return True
 
 
@@ -110,3 +110,8 @@ def _happened(interrupt: Interrupt, value: Any) -> Json:
     plain = _json(interrupt, value.value)
     _by_schema(interrupt, plain)
     return {"happened": True, "value": plain}
+
+
+def _pointer(path: Iterable[Any]) -> str:
+    """A JSON pointer; the root is the empty text. Source: RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)

@@ -172,8 +172,10 @@ class Thread(Generic[D]):
             return
         upto, kept, counters = history.compaction(covered)
         before = [] if history.compacted is None else [history.compacted]
-        said = [one for one in history.events if one.kind in ("message", "appended") and one.seq <= upto and one.seq not in kept]
-        views = [*(note_view(event) for event in [*before, *said]), *(step_view(history, step) for step in covered)]
+        gone = [event for event in history.events if event.seq <= upto and event.seq not in kept]
+        said = [event for event in gone if event.kind in ("message", "appended")]
+        named = [step for step in history.steps.values() if step.is_named and any(event.step_id == step.id for event in gone)]
+        views = [*(note_view(event) for event in [*before, *said]), *(step_view(history, step) for step in [*named, *covered])]
         noted: dict[str, Json] = {}
         with noting(noted):
             summary = await self._wake.interruptible(_text(summarize(views)))

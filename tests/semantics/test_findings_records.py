@@ -204,6 +204,32 @@ async def test_p25_a_summary_is_paid_for_once_although_the_thread_wakes_again_an
     assert len(await world.events(thread, "compacted")) == 2
 
 
+async def test_what_a_person_decided_in_a_named_step_is_given_to_the_summary(world: World) -> None:
+    given: list[str] = []
+
+    async def summarize(steps: Any) -> str:
+        given.extend(step.name for step in steps)
+        return "so far, so good"
+
+    async def agent(thread: Thread[Any]) -> str:
+        await thread.step("gate").approved(reason="before anything else")
+        while True:
+            await thread.compact(summarize, keep_last=0)
+            step = await thread.next_step(lines)
+            if step.name == "done":
+                return "end"
+            await step.run(lambda: 1)
+
+    lines = script(Look(), Look(), Done())
+    d = await world.deploy(agent)
+    thread = await d.start("agent")
+    await d.settle()
+    await d.approve(await only(d), by="ann", note="only in November")
+    await d.settle()
+    await world.ended(thread)
+    assert given.count("gate") == 1, "it leaves the prompt, so the summary has to hold it"
+
+
 async def test_p26_a_sync_payment_that_takes_too_long_is_unknown_and_never_made_twice(world: World) -> None:
     paid: list[str] = []
     go_on, gone = threading.Event(), threading.Event()
