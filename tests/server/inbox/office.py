@@ -136,6 +136,8 @@ class Office:
         self.done: list[tuple[str, Any]] = []
         self.charges = 0
         self.pause = 0.0
+        self.deadline = timedelta(minutes=42)
+        self.clock: Any = options.get("clock")
         self.scripts: dict[str, list[Intent]] = {
             "release v1.9.0": [DEPLOY],
             "refund Nadia": [QueryCustomers(where="name = 'Nadia Haddad'"), REFUND],
@@ -153,34 +155,43 @@ class Office:
     async def _decide(
         self, thread: Thread
     ) -> DeployBackend | Refund | ChargeCard | AskPerson | QueryCustomers | SendNewsletter | TrainModel | Delegate | Done:
-        await asyncio.sleep(self.pause)
+        await self._spend(1.3)
         place = len([step for step in thread.steps if not step.id.count("@")])
         script = self.scripts.get(str(thread.input), [])
         usage = {"input_tokens": 1840 + 310 * place, "output_tokens": 96 + 12 * place, "cost_usd": 0.0031 + 0.0006 * place}
-        annotate(usage=usage, model="gpt-5-mini", latency_ms=1240 + 380 * place)
+        annotate(usage=usage, model="gpt-5-mini", latency_ms=1240)
         if place < len(script):
             return script[place]  # type: ignore[return-value]
         return Done(message=f"“{thread.input}” is settled")
+
+    async def _spend(self, seconds: float) -> None:
+        """Time passes: on the clock of a story, or (`pause`) really."""
+        if self.clock is not None:
+            self.clock.advance(timedelta(seconds=seconds))
+        await asyncio.sleep(self.pause)
 
     def _register(self) -> None:
         office, app, decide = self, self.app, self._decide
 
         @tool(reads=True)
         async def query_customers(where: str) -> dict[str, Any]:
-            await asyncio.sleep(office.pause)
+            await office._spend(0.4)
             rows = [{"id": "cus_8812", "name": "Nadia Haddad", "phone": "+49 151 5550 1234", "orders": 14}]
             return {"rows": rows, "where": where}
 
         async def deploy(**arguments: Any) -> dict[str, Any]:
+            await office._spend(74)
             office.done.append(("deploy", arguments))
             return {"deployed": arguments["tag"]}
 
         async def refund(**arguments: Any) -> str:
+            await office._spend(2.1)
             office.done.append(("refund", arguments))
             return "re_3301"
 
         async def charge_card(customer: str, cents: int) -> dict[str, Any]:
             office.charges += 1
+            await office._spend(12)
             if office.charges == 1:
                 raise InDoubt("the bank's gateway closed the connection after 30 s")
             return {"charge": "ch_2"}
@@ -201,12 +212,14 @@ class Office:
                 step = await thread.next_step(decide)
                 match step.intent:
                     case DeployBackend():
-                        terms = {"by": "release-managers", "expires": timedelta(minutes=42), "reason": "rule “prod-writes”: production needs a release manager"}
-                        if await step.approved(**terms):  # type: ignore[arg-type]
-                            await step.run(deploy, **dict(step.intent))
+                        if await step.approved(
+                            by="release-managers", expires=office.deadline, reason="rule “prod-writes”: production needs a manager"
+                        ):
+                            await step.run(deploy, **step.intent.model_dump(mode="json"))
                     case Refund():
-                        if await step.approved(by=["finance", "support-leads"], quorum=2, expires="3d", reason="rule “refunds”: amount 249.90 > 100.00 EUR"):
-                            await step.run(refund, **dict(step.intent))
+                        rule = "rule “refunds”: amount 249.90 > 100.00 EUR"
+                        if await step.approved(by=["finance", "support-leads"], quorum=2, expires="3d", reason=rule):
+                            await step.run(refund, **step.intent.model_dump(mode="json"))
                     case ChargeCard():
                         await step.run(charge_card)
                     case AskPerson(question=question):
@@ -217,7 +230,7 @@ class Office:
                         if thread.input == "export" and not await step.result_approved(by="data-protection", reason="personal data leaves the house"):
                             await step.close("withheld")
                     case SendNewsletter():
-                        await step.run(send_newsletter, **dict(step.intent))
+                        await step.run(send_newsletter, **step.intent.model_dump(mode="json"))
                     case TrainModel():
                         await step.run(train)
                     case Delegate(task=task):

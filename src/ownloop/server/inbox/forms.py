@@ -34,6 +34,9 @@ class Sent(Protocol):
     def getlist(self, name: str, /) -> Sequence[Any]: ...
 
 
+UNCHOSEN = Option("unchosen", "choose…")
+
+
 @dataclass(frozen=True)
 class Field:
     """One place of a form, as it is shown."""
@@ -55,13 +58,19 @@ class Field:
 
     @property
     def option(self) -> Option:
-        return self.options[self.chosen]
+        return self.options[self.chosen] if self.chosen < len(self.options) else UNCHOSEN
 
     @property
     def choices(self) -> list[tuple[int, Option]]:
         """What can be chosen; raw JSON only where it is chosen already, or nothing else is there."""
         last = len(self.options) - 1
-        return [(number, one) for number, one in enumerate(self.options) if number != last or self.chosen == last or last == 0]
+        known = [(number, one) for number, one in enumerate(self.options) if number != last or self.chosen == last or last == 0 or self.is_loose]
+        return [(self.chosen, UNCHOSEN), *known] if self.chosen > last else known
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether any JSON may stand here, so that raw JSON is offered beside the types."""
+        return is_anything(self.options)
 
     @property
     def control(self) -> str:
@@ -73,7 +82,7 @@ class Field:
         if self.option.kind == "text" and ("\n" in self.text or len(self.text) > LONG):
             return "area"
         has_typed = any(one.kind in TYPED for _, one in self.choices)
-        return "line" if self.option.kind in TYPED or (has_typed and self.option.kind in ("literal", "absent")) else ""
+        return "line" if self.option.kind in TYPED or (has_typed and self.option.kind in ("literal", "absent", "unchosen")) else ""
 
     @property
     def rows(self) -> int:
@@ -95,17 +104,18 @@ class Field:
 class Builder:
     """Makes the fields of a form. `problems` are shown where their pointers point; `rest` are those that found no place."""
 
-    def __init__(self, schema: Json, problems: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, schema: Json, problems: Sequence[tuple[str, str]] = (), label: str = "arguments") -> None:
+        self._label = label
         self._schema = schema if isinstance(schema, Mapping) else {}
         self._problems = dict(problems)
         self._made = 0
 
     def form(self, value: Json) -> Field:
-        return self.field(Place(self._schema, self._schema), "", value, 0)
+        return self.field(Place(self._schema, self._schema), self._label, value, 0)
 
     def again(self, sent: Sent) -> Field:
         """The form as it was sent, whatever was wrong in it."""
-        return self._sent(Place(self._schema, self._schema), "", sent, 0)
+        return self._sent(Place(self._schema, self._schema), self._label, sent, 0)
 
     @property
     def rest(self) -> list[tuple[str, str]]:
@@ -132,13 +142,13 @@ class Builder:
             tuple(place.options),
             chosen,
             help=inert.plain(str(place.schema.get("description") or "")),
-            hint=hints(place.options[chosen].rules),
+            hint=hints(place.options[chosen].rules) if chosen < len(place.options) else "",
             problem=self._problems.pop(place.pointer, ""),
         )
 
     def _sent(self, place: Place, label: str, sent: Sent, depth: int) -> Field:
         chosen = number_of(sent.get("k" + place.key))
-        if chosen is None or chosen >= len(place.options) or depth > DEEPEST_SENT:
+        if chosen is None or chosen > len(place.options) or depth > DEEPEST_SENT:
             return replace(self.field(place, label, BLANK, depth), is_new=True)
         made = self._made_field(place, label, chosen)
         if made.option.kind == "object":
@@ -156,13 +166,7 @@ class Builder:
         if value is ABSENT:
             return 0
         if value is BLANK:
-            ways = [
-                number
-                for number, one in enumerate(place.options)
-                if one.kind not in ("absent", "json") and one.value is None and one.kind != "literal"
-            ]
-            literal = [number for number, one in enumerate(place.options) if one.kind == "literal"]
-            return 0 if not place.required else [*ways, *literal, last][0]
+            return _blank(place)
         is_deep = isinstance(value, dict | list) and (depth >= DEEPEST or self._made + len(value) > MOST_FIELDS)
         return last if is_deep else place.option_of(value)
 
@@ -176,8 +180,27 @@ class Builder:
         return replace(made, children=tuple(children), extras=extras)
 
 
+def _blank(place: Place) -> int:
+    """What a place that waits to be filled shows first; a choice between fixed values is the person's."""
+    options = place.options
+    if not place.required or is_anything(options):
+        return 0
+    first = next((number for number, one in enumerate(options) if one.kind not in ("json", "literal")), None)
+    if first is None:
+        return len(options) if len(options) > 1 else 0
+    is_open = options[first].kind == "object" and not options[first].rules.get("properties")
+    return len(options) - 1 if is_open and not isinstance(options[first].rules.get("additionalProperties"), Mapping) else first
+
+
+def is_anything(options: Sequence[Option]) -> bool:
+    """Whether the schema says nothing about a place."""
+    return [one.kind for one in options if one.kind != "absent"] == ["literal", "text", "number", "literal", "literal", "json"]
+
+
 def _with_text(made: Field, option: Option, value: Json) -> Field:
-    if value is BLANK or value is ABSENT or option.kind in ("literal", "absent"):
+    if value is BLANK and option.kind == "json":
+        return replace(made, text="{}" if any(one.kind == "object" for one in made.options) else "")
+    if value is BLANK or value is ABSENT or option.kind in ("literal", "absent", "unchosen"):
         return made
     if option.kind == "json":
         return replace(made, text=inert.json_text(value))

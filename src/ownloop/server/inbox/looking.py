@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...errors import NotAllowed, NotFound
+from ...errors import NotAllowed
 from ...events import Event, Json, canonical
 from ...interrupts import GATES, QUESTIONS, Interrupt, Verb
 from ..auth import Principal
@@ -84,12 +84,11 @@ async def look(desk: Desk, who: Principal, id: str, *, whole: bool = False) -> L
 
 async def _events(desk: Desk, who: Principal, one: Interrupt) -> list[Event]:
     """The stretch of the log around it, and the thread's first event."""
-    try:
-        after = max(0, one.seq - BEFORE)
-        first = await desk.events(who, one.thread_id, limit=1) if after else []
-        return [*first, *await desk.events(who, one.thread_id, after=after, limit=WINDOW)]
-    except NotFound:
+    if not who.scopes & {"threads:read", "admin"}:
         return []
+    after = max(0, one.seq - BEFORE)
+    first = await desk.events(who, one.thread_id, limit=1) if after else []
+    return [*first, *await desk.events(who, one.thread_id, after=after, limit=WINDOW)]
 
 
 def held(one: Interrupt) -> Json:
@@ -101,7 +100,7 @@ def held(one: Interrupt) -> Json:
 def _offered(one: Interrupt, who: Principal) -> tuple[frozenset[str], str]:
     if one.status != "open" or one.kind not in GATES | QUESTIONS:
         return frozenset(), ""
-    if "interrupts:decide" not in who.scopes:
+    if not who.scopes & {"interrupts:decide", "admin"}:
         return frozenset(), "You may look, but not decide."
     offered, why = set[str](), ""
     for verb in VERBS if one.kind in GATES else ("answer",):
@@ -157,7 +156,7 @@ def answer_form(one: Interrupt, problems: Sequence[tuple[str, str]] = (), sent: 
     """The fields of an answer, or None where a plain text or a choice will do."""
     if one.choices is not None or (one.kind != "in_doubt" and is_text(one)):
         return None
-    builder = Builder(answer_schema(one), problems)
+    builder = Builder(answer_schema(one), problems, "result" if one.kind == "in_doubt" else "answer")
     return builder.form(BLANK) if sent is None else builder.again(sent)
 
 

@@ -42,7 +42,8 @@ def read_json(text: str) -> Reading:
 def _read(place: Place, sent: Sent, reading: Reading, depth: int) -> Json:
     number = number_of(sent.get("k" + place.key))
     if number is None or number >= len(place.options) or depth > DEEPEST_SENT:
-        reading.problems.append((place.pointer, "nothing was sent for this place"))
+        text = "nothing was sent for this place" if number is None else "choose one"
+        reading.problems.append((place.pointer, text))
         return BLANK
     option = place.options[number]
     shown = number_of(sent.get("w" + place.key))

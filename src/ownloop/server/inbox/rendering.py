@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
@@ -23,9 +24,10 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser sends our own forms with `Origin: null`
     "Cache-Control": "no-store",
 }
+SCOPES = ("threads:read", "threads:write", "interrupts:read", "interrupts:decide")
 THEMES = ("auto", "light", "dark")
 
 
@@ -90,7 +92,8 @@ class House:
 
     async def page(self, request: Request, who: Principal, template: str, status: int = 200, **data: Any) -> HTMLResponse:
         """A whole page; `data` are the template's own variables."""
-        counts = await self.desk.counts(who) if "interrupts:read" in who.scopes else None
+        may = {scope: scope in who.scopes or "admin" in who.scopes for scope in SCOPES}
+        counts = await self.desk.counts(who) if may["interrupts:read"] else None
         text = self._templates.get_template(template).render(
             base=base(request),
             here=request.url.path.removeprefix(base(request)),
@@ -100,15 +103,21 @@ class House:
             csrf=self.door.csrf(request),
             theme=preference(request, "theme", THEMES),
             has_keys=preference(request, "keys", ("off", "on")) == "on",
-            may={scope: scope in who.scopes for scope in ("threads:read", "threads:write", "interrupts:read", "interrupts:decide")},
+            may=may,
             **data,
         )
         return HTMLResponse(text, status, headers=HEADERS)
 
 
 def base(request: Request) -> str:
-    """Where the router is mounted, without a slash at its end."""
-    return str(request.scope.get("root_path", "")).rstrip("/")
+    """Where these pages are mounted, without a slash at its end: what stands before our own part of the path."""
+    root, path = str(request.scope.get("root_path", "")).rstrip("/"), request.url.path
+    found = _OURS.fullmatch(path)
+    prefix = found["base"] if found is not None else ""
+    return prefix if prefix.startswith(root) else root + prefix
+
+
+_OURS = re.compile(r"(?P<base>.*?)(?:/|/settings|/interrupts/[^/]+(?:/\w+)?|/threads(?:/[^/]+(?:/(?:events\.ndjson|events/[^/]+|send|command))?)?)")
 
 
 def preference(request: Request, name: str, known: tuple[str, ...]) -> str:

@@ -72,9 +72,8 @@ def _route(house: House) -> type[APIRoute]:
                     found = _status(error)
                     if who is None or found is None:
                         raise
-                    return await house.page(
-                        request, who, "problem.html", found[0], title=found[1], error=error, kind=type(error).__name__, text=_text(error)
-                    )
+                    about = {"number": found[0], "title": found[1], "error": error, "kind": type(error).__name__, "text": _text(error)}
+                    return await house.page(request, who, "problem.html", found[0], **about)
 
             return handled
 

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from ...events import Json, canonical
 from . import inert
 
-OptionKind = Literal["absent", "literal", "text", "integer", "number", "object", "array", "json"]
+OptionKind = Literal["unchosen", "absent", "literal", "text", "integer", "number", "object", "array", "json"]
 TYPED = ("text", "integer", "number")
 _LABELS = {"text": "text", "integer": "whole number", "number": "number", "object": "fields", "array": "list", "json": "JSON"}
 _DEEPEST = 24
@@ -88,7 +88,8 @@ class Place:
             resolved = [self._resolved(branch) for branch in branches]
             return [option for branch in resolved for option in self._options(branch, depth + 1)]
         types = schema.get("type")
-        names = types if isinstance(types, list) else [types] if isinstance(types, str) else ["object"] if "properties" in schema else []
+        anything = ["object"] if "properties" in schema else ["null", "string", "number", "boolean"]
+        names = types if isinstance(types, list) else [types] if isinstance(types, str) else anything
         return [option for name in names for option in _of_type(name, schema)]
 
     # ---- values ------------------------------------------------------------------------------------------------------------------

@@ -53,21 +53,24 @@ def gist(event: Event) -> Markup:
         case "message":
             return _line(data.get("text"))
         case "selected":
-            return _line(f"{data['intent']}  {_said(data['arguments'])}")
+            return _call(data["intent"], data["arguments"])
         case "started" | "not_started" | "tried":
             return _line(name)
         case "outcome" | "late" if "request" not in data:
             return _line(f"{name} → {_said(data.get('value'))}")
         case "request":
-            return _line(
-                data.get("question") or data.get("event") or data.get("agent") or f"{data.get('name', '')}  {_said(data.get('arguments', {}))}"
-            )
+            about = data.get("question") or data.get("event") or data.get("agent")
+            return _line(about) if about else _call(str(data.get("name", "")), data.get("arguments", {}))
         case "appended":
             return _line(f"{data['name']}: {_said(data['data'])}")
         case "decision" | "vote" if data.get("note"):
             return _line(f"“{data['note']}”")
     rest = data.get("payload", data.get("value", data.get("reason", data.get("summary"))))
     return _line(rest) if rest is not None else Markup("")
+
+
+def _call(name: str, arguments: Json) -> Markup:
+    return Markup('<span class="tool">{}</span> {}').format(inert.line(name, LIMIT), _line(arguments))
 
 
 def _said(value: Json) -> str:

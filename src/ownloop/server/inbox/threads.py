@@ -13,7 +13,7 @@ from ...errors import NotFound
 from ...events import Event, Json
 from ...history import Usage
 from ...interrupts import DECIDABLE, Interrupt
-from ...views import ThreadView, thread_view
+from ...views import ThreadView
 from ..auth import Principal
 from ..desk import Desk
 from . import inert
@@ -72,22 +72,21 @@ class Stand:
 async def stand(desk: Desk, who: Principal, id: str, after: int | None) -> Stand:
     """Raises NotFound, also where this person may not see the thread."""
     first = await desk.events(who, id, limit=1)
-    row = await desk.app.store.thread(id)
-    if row is None:
-        raise NotFound("thread", id)
-    start = max(0, row.head - PAGE) if after is None else max(0, min(after, row.head - 1))
+    head = (await desk.app.store.heads([id])).get(id, 0)
+    start = max(0, head - PAGE) if after is None else max(0, min(after, head - 1))
     events = await desk.events(who, id, after=start, limit=PAGE)
-    view = await desk.thread(who, id) if row.head <= WHOLE else thread_view(row)
-    can_see = "interrupts:read" in who.scopes
+    is_short = head <= WHOLE
+    view = await (desk.thread if is_short else desk.summary)(who, id)
+    can_see = bool(who.scopes & {"interrupts:read", "admin"})
     open_ones = (await desk.interrupts(who, thread=id, limit=50)).items if can_see else []
     now = desk.app.store.clock.now()
     return Stand(
         view,
-        Stretch(events, start, max(row.head, events[-1].seq if events else 0)),
+        Stretch(events, start, max(head, events[-1].seq if events else 0)),
         picture(events, now if view.status in ("open", "paused") else view.updated_at),
         [one for one in open_ones if one.kind in DECIDABLE],
         first[0].data.get("input") if first and first[0].kind == "input" else None,
-        view.usage if row.head <= WHOLE else None,
+        view.usage if is_short else None,
         COMMANDS[view.status],
     )
 

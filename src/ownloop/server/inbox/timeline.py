@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from ... import ids
-from ...clock import from_micros
 from ...events import Event, Json
 from ...history import Usage
 from ...interrupts import DECIDABLE
@@ -66,11 +65,10 @@ class Lane:
     error: str = ""
     event: Event | None = None
     children: list[tuple[str, str]] = field(default_factory=list)
-    running: list[str] = field(default_factory=list)
     x: int = 0
 
     def told(self, now: datetime) -> str:
-        return "; ".join(bar.told(now) for bar in self.bars)
+        return " · ".join(bar.told(now) for bar in self.bars)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def picture(events: Sequence[Event], now: datetime) -> Picture:
     drawing = _Drawing()
     for event in events:
         drawing.take(event)
-    lanes = sorted(drawing.lanes, key=lambda lane: lane.at)
+    lanes = drawing.lanes
     times = [time for lane in lanes for bar in lane.bars for time in (bar.start, bar.end or now)] + [lane.at for lane in lanes]
     axis = Axis(times or [now])
     for lane in lanes:
@@ -162,7 +160,6 @@ class _Drawing:
         elif event.kind == "started":
             bar = self._runs[step_id, event.op or ""] = Bar("run", _call(event.op), event.at)
             lane.bars.append(bar)
-            lane.running.append(event.op or "")
         elif event.kind in ("outcome", "not_started"):
             self._outcome(lane, event, step_id)
         elif event.kind == "request":
@@ -179,7 +176,6 @@ class _Drawing:
         if data.get("latency_ms"):
             lane.latency = timedelta(milliseconds=float(data["latency_ms"]))
             lane.bars.append(Bar("model", lane.model or "the model", event.at - lane.latency, event.at))
-            lane.at = event.at - lane.latency
 
     def _asked(self, lane: Lane, event: Event) -> None:
         data = event.data
@@ -188,6 +184,8 @@ class _Drawing:
         label = {"person": by or "a person", "event": str(data.get("event")), "timer": "the clock", "child": str(data.get("agent") or "a child")}[
             kind
         ]
+        if data["kind"] == "in_doubt" and (run := self._runs.get((event.step_id or "", str(data.get("call"))))) is not None:
+            run.end, run.is_bad, run.label = run.end or event.at, True, f"{run.label} (outcome unknown)"
         bar = self._waits[event.seq] = Bar(kind, label, event.at)
         lane.bars.append(bar)
         if data["kind"] == "child" and data.get("child"):
@@ -208,7 +206,6 @@ class _Drawing:
             bar = Bar("run", _call(event.op), self._last.get(step_id, event.at))
             lane.bars.append(bar)
         bar.end, bar.is_bad = bar.end or event.at, "error" in event.data
-        lane.running = [op for op in lane.running if op != event.op]
         lane.usage = lane.usage.plus(event.data.get("usage"))
         lane.is_cached = lane.is_cached or bool(event.data.get("cached"))
         error = event.data.get("error")
@@ -223,8 +220,3 @@ class _Drawing:
 
 def _call(op: str | None) -> str:
     return (op or "").removeprefix("run:")
-
-
-def deadline(data: Mapping[str, Json]) -> datetime | None:
-    """When a request expires, as its event records it."""
-    return None if "expires_at" not in data else from_micros(data["expires_at"])

@@ -80,7 +80,7 @@ def when(at: datetime, now: datetime | None = None) -> Markup:
 def ago(at: datetime, now: datetime) -> Markup:
     """How long ago, or how long until; the page's script keeps it true."""
     utc = at.astimezone(UTC)
-    text = f"{rough(now - at)} ago" if at <= now else f"in {rough(at - now)}"
+    text = "just now" if abs(now - at) < timedelta(seconds=2) else f"{rough(now - at)} ago" if at <= now else f"in {rough(at - now)}"
     frame = Markup('<time class="rel" datetime="{}" title="{}" data-rel>{}</time>')
     return frame.format(utc.isoformat(timespec="seconds"), stamp(at), text)
 
@@ -107,8 +107,3 @@ def usage(used: Usage) -> list[str]:
 
 def money(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
-
-
-def people(names: object) -> str:
-    found = list(names) if isinstance(names, tuple | list) else []
-    return ", ".join(map(str, found))

@@ -17,6 +17,7 @@ document.addEventListener("htmx:sse:before:message", (event) => {
   event.preventDefault(); // the stream carries JSON for everybody, not HTML for this page
   const { data, event: name } = event.detail.message;
   if (name === "progress" || name === "delta") return showProgress(name, data);
+  if (name === "outcome") has("[data-progress]")?.setAttribute("hidden", "");
   tell();
 });
 document.addEventListener("htmx:sse:after:connection", () => {
@@ -64,7 +65,7 @@ function refreshTimes() {
     const seconds = Math.trunc((Date.parse(time.dateTime) - now) / 1000);
     const [unit, size] = UNITS.find(([, one]) => Math.abs(seconds) >= one) ?? ["s", 1];
     const text = `${Math.floor(Math.abs(seconds) / size)} ${unit}`;
-    const words = seconds > 0 ? `in ${text}` : `${text} ago`;
+    const words = Math.abs(seconds) < 2 ? "just now" : seconds > 0 ? `in ${text}` : `${text} ago`;
     if (time.textContent !== words) time.textContent = words;
   }
 }
