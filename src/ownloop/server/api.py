@@ -20,8 +20,8 @@ from .streams import IDLE, sse
 
 LARGEST = (1 << 53) - 1
 """The largest whole number that every JSON reader holds."""
-ALWAYS = ("unauthenticated", "missing-scope", "invalid-request", "foreign-host", "foreign-origin")
-WRITES = (*ALWAYS, "malformed", "too-large", "idempotency-key-invalid", "idempotency-in-flight", "idempotency-key-reused")
+ALWAYS = ("unauthenticated", "missing-scope", "invalid-request", "foreign-host", "store-unavailable")
+WRITES = (*ALWAYS, "foreign-origin", "malformed", "too-large", "idempotency-key-invalid", "idempotency-in-flight", "idempotency-key-reused")
 
 Limit = Annotated[int, Query(ge=1, le=500, description="At most so many.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
@@ -60,9 +60,8 @@ def tagged(request: Request, value: Any) -> Response:
 
 
 def add_interrupts(router: APIRouter, desk: Desk) -> None:
-    """What waits for people, and their answers."""
+    """What waits for people."""
     reads: Any = require("interrupts:read")
-    asks: Any = require()  # the desk asks for the scope itself: a refused attempt is kept too
 
     @router.get(
         "/interrupts", operation_id="interrupts_list", response_model=schemas.InterruptPage, responses=documented(*ALWAYS), tags=["interrupts"]
@@ -95,6 +94,22 @@ def add_interrupts(router: APIRouter, desk: Desk) -> None:
         """One interrupt, whatever its status."""
         return tagged(request, await desk.interrupt(who, id))
 
+    @router.get(
+        "/stream",
+        operation_id="inbox_stream",
+        response_class=StreamingResponse,
+        responses={200: EVENT_STREAM, **documented(*ALWAYS)},
+        tags=["interrupts"],
+    )
+    async def inbox_stream(request: Request, who: Principal = reads) -> Response:
+        """`interrupt.opened`, `interrupt.resolved` (an Interrupt) and `counts`, the latter at once and whenever they change."""
+        return sse(await desk.inbox(who, IDLE), lambda: _still_may(request, who))
+
+
+def add_deciding(router: APIRouter, desk: Desk) -> None:
+    """People's answers. The desk asks for the scope itself: a refused attempt is kept too."""
+    asks: Any = require()
+
     @router.post(
         "/interrupts/{id}/decision",
         operation_id="interrupts_decide",
@@ -123,23 +138,10 @@ def add_interrupts(router: APIRouter, desk: Desk) -> None:
             await desk.snooze(who, id, body.until)
             return shown({"id": id, "until": await desk.snoozed_until(id)})
 
-    @router.get(
-        "/stream",
-        operation_id="inbox_stream",
-        response_class=StreamingResponse,
-        responses={200: EVENT_STREAM, **documented(*ALWAYS)},
-        tags=["interrupts"],
-    )
-    async def inbox_stream(request: Request, who: Principal = reads) -> Response:
-        """`interrupt.opened`, `interrupt.resolved` (an Interrupt) and `counts`, the latter at once and whenever they change."""
-        return sse(await desk.inbox(who, IDLE), lambda: _still_may(request, who))
-
 
 def add_threads(router: APIRouter, desk: Desk) -> None:
-    """Threads, their logs, and what begins and feeds them."""
+    """Threads and their logs."""
     reads: Any = require("threads:read")
-    writes: Any = require("threads:write")
-    emits: Any = require("events:write")
 
     @router.get("/threads", operation_id="threads_list", response_model=schemas.ThreadPage, responses=documented(*ALWAYS), tags=["threads"])
     async def threads_list(
@@ -154,26 +156,6 @@ def add_threads(router: APIRouter, desk: Desk) -> None:
         """Threads, newest first, without their logs."""
         with invalid_values():
             return shown(await desk.threads(who, agent=agent, status=status, key=key, q=q, limit=limit, after=after))
-
-    @router.post(
-        "/threads",
-        operation_id="threads_start",
-        status_code=201,
-        response_model=schemas.ThreadView,
-        responses={
-            200: {"model": schemas.ThreadView, "description": "The thread that has this key already."},
-            **documented("not-allowed", "not-found", "key-taken", *WRITES),
-        },
-        openapi_extra=KEY,
-        tags=["threads"],
-    )
-    async def threads_start(request: Request, body: StartThread, who: Principal = writes) -> Response:
-        """Start a thread, or find the one that has this key."""
-        await desk.app._open()
-        known = await desk.app.store.find(body.agent, body.key) if body.key is not None else None
-        with invalid_values():
-            id = await desk.start(who, body.agent, body.input, key=body.key, context=body.context)
-        return await _thread(desk, who, id, 200 if known == id else 201, Location=_beside(request, id))
 
     @router.get(
         "/threads/{id}", operation_id="threads_show", response_model=schemas.ThreadView, responses=documented("not-found", *ALWAYS), tags=["threads"]
@@ -215,6 +197,32 @@ def add_threads(router: APIRouter, desk: Desk) -> None:
         if view.status in ("cancelled", "closed") and not await desk.events(who, id, after=start, limit=1):
             return Response(status_code=204)
         return sse(await desk.follow(who, id, start, IDLE), lambda: _still_may(request, who))
+
+
+def add_feeding(router: APIRouter, desk: Desk) -> None:
+    """What begins threads, and what comes to them from outside."""
+    writes: Any = require("threads:write")
+    emits: Any = require("events:write")
+
+    @router.post(
+        "/threads",
+        operation_id="threads_start",
+        status_code=201,
+        response_model=schemas.ThreadView,
+        responses={
+            200: {"model": schemas.ThreadView, "description": "The thread that has this key already."},
+            **documented("not-allowed", "not-found", "key-taken", *WRITES),
+        },
+        openapi_extra=KEY,
+        tags=["threads"],
+    )
+    async def threads_start(request: Request, body: StartThread, who: Principal = writes) -> Response:
+        """Start a thread, or find the one that has this key."""
+        await desk.app._open()
+        known = await desk.app.store.find(body.agent, body.key) if body.key is not None else None
+        with invalid_values():
+            id = await desk.start(who, body.agent, body.input, key=body.key, context=body.context)
+        return await _thread(desk, who, id, 200 if known == id else 201, Location=_beside(request, id))
 
     @router.post(
         "/threads/{id}/messages",

@@ -36,7 +36,7 @@ class Principal:
 
     def must(self, scope: str) -> None:
         """Raises Refusal: without this scope."""
-        if scope not in self.scopes and "admin" not in self.scopes:
+        if scope not in self.scopes:
             raise Refusal("missing-scope", f"{self.actor.id} lacks the scope {scope}; use a token that has it", scope=scope)
 
 
@@ -110,7 +110,7 @@ class Auth:
         if (session := await self._session(request)) is not None:
             return Principal(session.actor, ALL_SCOPES, None, "login")
         if self._proxy is not None and (actor := self._proxy.actor(request)) is not None:
-            return Principal(actor, self._proxy.scopes, None, "proxy")
+            return Principal(actor, _all_of(self._proxy.scopes), None, "proxy")
         ways = [*(["a token (Authorization: Bearer ownloop_…)"] if self._has_tokens else []), *(["the login link"] if self.has_login else [])]
         raise _unknown(f"nothing here says who asks; use {' or '.join(ways) or 'the proxy that authenticates'}")
 
@@ -120,7 +120,7 @@ class Auth:
             raise _unknown("the Authorization header holds no token that was issued here; make one with `ownloop token`")
         if (why := token.why_not(self._app.store.clock.now())) is not None:
             raise _unknown(f"{why}; make another one with `ownloop token`")
-        return Principal(token.actor, ALL_SCOPES if "admin" in token.scopes else token.scopes, token.see, "token")
+        return Principal(token.actor, _all_of(token.scopes), token.see, "token")
 
     async def _session(self, request: Request) -> Session | None:
         cookie = request.cookies.get(await self.sessions.name()) if self.has_login and request.cookies else None
@@ -209,6 +209,11 @@ def check_form(request: Request, token: str | None) -> None:
     """Raises Refusal: the form is not one that we gave this visitor."""
     if not hmac.compare_digest(csrf(request).encode(), (token or "").encode("utf-8", "replace")):
         raise Refusal("wrong-form", "this form was not made for you by this server; nothing was done. Load the page again")
+
+
+def _all_of(scopes: frozenset[str]) -> frozenset[str]:
+    """`admin` is all of them."""
+    return ALL_SCOPES if "admin" in scopes else scopes
 
 
 def _unknown(why: str) -> Refusal:

@@ -77,6 +77,8 @@ class Desk:
             return Page(found)
         if q is not None and ids.is_thread(q):
             thread, q = q, None
+        if thread is not None and not ids.is_thread(thread):
+            return Page([])
         rows = await self.app.interrupts(
             thread=thread,
             after=None if after is None else read_cursor(after, "int_"),

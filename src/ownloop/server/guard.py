@@ -17,7 +17,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser sends our own forms with `Origin: null`
     "Cache-Control": "no-store",
 }
 
@@ -41,11 +41,11 @@ def check_origin(method: str, headers: Headers) -> None:
     if method in SAFE:
         return
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "")
-    if origin is not None:
-        is_foreign = not origin.startswith(("http://", "https://")) or origin.partition("://")[2].lower() != headers.get("host", "").lower()
+    if origin in (None, "null"):
+        is_foreign = site != "same-origin" if origin else site in ("cross-site", "same-site")
     else:
-        is_foreign = site in ("cross-site", "same-site")
-    if is_foreign or site == "cross-site":
+        is_foreign = site == "cross-site" or str(origin).partition("://")[2].lower() != headers.get("host", "").lower()
+    if is_foreign:
         raise Refusal(
             "foreign-origin",
             f"a page of {origin or 'another site'} sent this; nothing was done. Send it from a page of this server, or without Origin",

@@ -20,25 +20,25 @@ log = logging.getLogger("ownloop.server")
 Handle = Callable[[Request], Any]
 
 
-def api_router(app: App, entrance: Entrance, **options: Any) -> APIRouter:
-    """A router whose visitors come in this way."""
+def api_router(app: App, entrance: Entrance, *, has_keys: bool = True, **options: Any) -> APIRouter:
+    """A router whose visitors come in this way; `has_keys`: whether an Idempotency-Key means something."""
 
     class Route(APIRoute):
         def get_route_handler(self) -> Handle:
             handle = super().get_route_handler()
 
             async def handled(request: Request) -> Response:
-                return await answered(lambda request: _entered(app, entrance, request, handle), request)
+                return await answered(lambda request: _entered(app, entrance, has_keys, request, handle), request)
 
             return handled
 
     return APIRouter(route_class=Route, **options)
 
 
-async def _entered(app: App, entrance: Entrance, request: Request, handle: Handle) -> Response:
+async def _entered(app: App, entrance: Entrance, has_keys: bool, request: Request, handle: Handle) -> Response:
     request.state.ownloop = entrance
     check_origin(request.method, request.headers)
-    key = key_of(request) if request.method == "POST" else None
+    key = key_of(request) if has_keys and request.method == "POST" else None
     if key is None:
         return await _response(handle, request)
     await app._open()

@@ -247,6 +247,10 @@ class Emitted(Shape):
     is_new: Annotated[bool, Field(description="False: that id was known, and nothing was done.")]
 
 
+class Taken(Shape):
+    is_new: Annotated[bool, Field(description="False: it was taken before, and changed nothing now.")]
+
+
 class ProblemError(Shape):
     pointer: Annotated[str | None, Field(description="Where in the body (RFC 6901).")] = None
     parameter: Annotated[str | None, Field(description="Which parameter of the query, the path or the headers.")] = None

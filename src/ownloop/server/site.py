@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
 
 from .. import __version__
 from ..app import App
@@ -26,17 +25,21 @@ from ..errors import OwnloopError
 from ..interrupts import Actor
 from . import auth as doors
 from . import schemas
-from .api import add_interrupts, add_steering, add_threads, shown
+from .api import add_deciding, add_feeding, add_interrupts, add_steering, add_threads, shown
 from .auth import Auth, Entrance, Host, Proxy, require
 from .desk import Desk
 from .guard import Guard, check_origin, hostname
+from .hooks import add_hooks
 from .login import add_login, told
 from .problems import KINDS, Refusal, documented
 from .routing import api_router
 from .sessions import Sessions
+from .webhooks import Hooks
 
 PORT = 8470
 DRAIN_SECONDS = 3
+FREE = ("/healthz", "/readyz", "/v1/hooks/{source}")
+"""What needs no token; a webhook is signed."""
 
 
 class NotSafe(ValueError):
@@ -53,7 +56,9 @@ class NotSafe(ValueError):
 # ---- in a host's application -----------------------------------------------------------------------------------------------------
 
 
-def router(app: App, *, actor: Callable[[Request], Any], see: Callable[[Any], Any] | None = None, pages: bool = True) -> APIRouter:
+def router(
+    app: App, *, actor: Callable[[Request], Any], see: Callable[[Any], Any] | None = None, pages: bool = True, hooks: Hooks | None = None
+) -> APIRouter:
     """The API under `/v1`, and the pages beside it, for a FastAPI application with its own authentication.
 
     Args:
@@ -61,6 +66,7 @@ def router(app: App, *, actor: Callable[[Request], Any], see: Callable[[Any], An
         see: what they see: the pairs that a thread's context must hold, or None for all. Called with the actor, or with the request if its parameter
             is named so.
         pages: whether the inbox comes with it.
+        hooks: the sources of incoming webhooks.
 
     Example:
         host.include_router(router(app, actor=lambda request: request.state.user.email), prefix="/agents")
@@ -69,19 +75,22 @@ def router(app: App, *, actor: Callable[[Request], Any], see: Callable[[Any], An
     sessions = Sessions(app.store)
     entrance = Entrance(Host(actor, see), lambda: sessions)
     both = APIRouter(dependencies=[Depends(_enter(app, entrance))])
-    both.include_router(api(desk, entrance))
+    both.include_router(api(desk, entrance, hooks))
     if pages:
-        inbox = _pages(desk)
-        both.include_router(inbox, dependencies=[Depends(_under([route.path for route in inbox.routes if isinstance(route, Route)]))])
+        both.include_router(_pages(desk))
     return both
 
 
-def api(desk: Desk, entrance: Entrance) -> APIRouter:
+def api(desk: Desk, entrance: Entrance, hooks: Hooks | None) -> APIRouter:
     """The routes of `/v1`."""
-    routes = api_router(desk.app, entrance, prefix="/v1")
-    for add in (add_threads, add_steering, add_interrupts):
-        add(routes, desk)
-    return routes
+    asked, signed = api_router(desk.app, entrance), api_router(desk.app, entrance, has_keys=False)
+    for add in (add_threads, add_feeding, add_steering, add_interrupts, add_deciding):
+        add(asked, desk)
+    add_hooks(signed, desk.app, hooks or Hooks())
+    both = APIRouter()
+    both.include_router(asked, prefix="/v1")
+    both.include_router(signed, prefix="/v1")
+    return both
 
 
 def _enter(app: App, entrance: Entrance) -> Callable[[Request], Any]:
@@ -91,17 +100,6 @@ def _enter(app: App, entrance: Entrance) -> Callable[[Request], Any]:
         await app._open()
 
     return enter
-
-
-def _under(paths: Collection[str]) -> Callable[[Request], None]:
-    """Tells the pages the prefix that a host put before their paths: links begin with it."""
-
-    def under(request: Request) -> None:
-        path = request.scope["route"].path
-        own = max((one for one in paths if path.endswith(one)), key=len, default=path)
-        request.scope["root_path"] = request.scope.get("root_path", "") + path[: len(path) - len(own)]
-
-    return under
 
 
 def _pages(desk: Desk) -> APIRouter:
@@ -131,7 +129,7 @@ def create(
     hosts: Sequence[str] = (),
     metrics: Callable[[], str] | None = None,
     pages: bool = True,
-    routers: Sequence[APIRouter] = (),
+    hooks: Hooks | None = None,
 ) -> FastAPI:
     """An ASGI application with the API, the pages, the login and the probes.
 
@@ -140,7 +138,7 @@ def create(
         auth: whose credentials count; default: the login link and API tokens.
         hosts: the names by which it is reached, besides those of this machine; that of `app.base_url` is known.
         metrics: the text that `/metrics` answers with, as Prometheus reads it.
-        routers: more routes, for instance those of incoming webhooks.
+        hooks: the sources of incoming webhooks.
     """
     desk, door = Desk(app), auth or Auth(app)
     entrance = Entrance(door, lambda: door.sessions)
@@ -159,9 +157,7 @@ def create(
     )
     site.state.desk, site.state.auth = desk, door
     _add_probes(site, app, metrics)
-    site.include_router(api(desk, entrance))
-    for more in routers:
-        site.include_router(more)
+    site.include_router(api(desk, entrance, hooks))
     add_login(site, door)
     if pages:
         site.include_router(_pages(desk))
@@ -217,7 +213,7 @@ def described(site: FastAPI) -> dict[str, Any]:
             parts["schemas"].pop(name, None)
         for path, methods in site.openapi_schema["paths"].items():
             for method in methods.values():
-                method["security"] = [] if path in ("/healthz", "/readyz") else [{"token": []}]
+                method["security"] = [] if path in FREE else [{"token": []}]
     return site.openapi_schema
 
 
