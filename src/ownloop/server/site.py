@@ -34,7 +34,7 @@ from .login import add_login, told
 from .problems import KINDS, Refusal, documented
 from .routing import api_router
 from .sessions import Sessions
-from .webhooks import Hooks
+from .webhooks import Hooks, Webhooks
 
 PORT = 8470
 DRAIN_SECONDS = 3
@@ -130,6 +130,7 @@ def create(
     metrics: Callable[[], str] | None = None,
     pages: bool = True,
     hooks: Hooks | None = None,
+    webhooks: Webhooks | None = None,
 ) -> FastAPI:
     """An ASGI application with the API, the pages, the login and the probes.
 
@@ -139,16 +140,22 @@ def create(
         hosts: the names by which it is reached, besides those of this machine; that of `app.base_url` is known.
         metrics: the text that `/metrics` answers with, as Prometheus reads it.
         hooks: the sources of incoming webhooks.
+        webhooks: whom to tell what happens; without it only escalations are carried out, into the log.
     """
-    desk, door = Desk(app), auth or Auth(app)
+    desk, door, outgoing = Desk(app), auth or Auth(app), webhooks or Webhooks(app)
     entrance = Entrance(door, lambda: door.sessions)
 
     @asynccontextmanager
     async def lifespan(site: FastAPI) -> AsyncIterator[None]:
         await (app.__aenter__() if wakes else app._open())
+        serving = [outgoing.serve()] if wakes else [outgoing.serve(), app._outbox.serve()]
+        tasks = [asyncio.ensure_future(one) for one in serving]
         try:
             yield
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await desk.hub.close()
             await app.aclose()
 
