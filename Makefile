@@ -5,7 +5,7 @@ export PATH := $(or $(PATH),/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 python := .venv/bin/python
 candidates := $(if $(PYTHON),"$(PYTHON)",python3.14 python3.13 python3.12 python3.11 python3)
-programs := git strace# what tests need and pip cannot bring; Debian's packages have the same names
+programs := git strace chromium# what tests need and pip cannot bring; Debian's packages have the same names
 missing := $(foreach program,$(programs),$(if $(shell command -v $(program)),,$(program)))
 
 # $(call venv,EXTRAS): .venv with this project and these extras, by the first Python that can make one.
@@ -24,18 +24,18 @@ endef
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-demo: ## a deployment that stops at its approval, and again with a kill -9 in the middle
-	$(call venv,cli)
+demo: ## a deployment that stops at its approval, with its inbox; and again with a kill -9 in the middle
+	$(call venv,cli server)
 	@$(python) examples/demo.py
 
 test: ## every test but the long ones; ARGS="-k name" chooses
-	$(call venv,test cli llm otel local server)
+	$(call venv,test cli llm otel local server postgres)
 	$(call venv,--apart instructor)
 	@for program in $(missing); do echo "missing: $$program; the tests that need it are skipped"; done
 	@$(python) -m pytest $(ARGS)
 
 check: ## lint, format, types, budgets, import rules
-	$(call venv,test cli llm otel local server)
+	$(call venv,test cli llm otel local server postgres)
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
@@ -43,11 +43,11 @@ check: ## lint, format, types, budgets, import rules
 	$(python) -m pytest -q tests/test_layout.py
 
 soak: ## the long tests
-	$(call venv,test cli llm otel local server)
+	$(call venv,test cli llm otel local server postgres)
 	@$(python) -m pytest -m soak --timeout=0 $(ARGS)
 
 bench: ## the measurements of bench/README.md
-	$(call venv,test cli llm otel local server)
+	$(call venv,test cli llm otel local server postgres)
 	@$(python) -m bench
 
 missing: ## the programs that tests need and this machine lacks

@@ -1,12 +1,14 @@
-"""`make demo`: deploybot on a small git repository. It stops at its approval; then its worker is killed with `kill -9`, twice.
+"""`make demo`: deploybot on a small git repository, and its inbox in a browser. It stops at its approval; then its worker is killed with
+`kill -9`, twice; on a terminal the inbox then stays open.
 
 Everything is real but the decider, which is rules and no model: the repository, the store, the processes, the signal. All of it lives in one
-temporary folder, which is gone at the end.
+folder. On a terminal it stays where something waits: after Ctrl-C the next `make demo` goes on from there. Otherwise it is gone at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import getpass
 import os
 import shlex
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,8 +27,11 @@ import deploybot
 
 from ownloop import Actor, App, Event, Interrupt
 from ownloop.cli.following import Follower
+from ownloop.cli.inert import span
 from ownloop.cli.paper import Paper, Span
+from ownloop.cli.running import PORT, bind_near, serve_until, url_of
 from ownloop.errors import AlreadyDecided
+from ownloop.server import Auth
 
 HERE = Path(__file__).resolve().parent.parent
 MANAGERS = "release-managers"
@@ -39,48 +44,102 @@ class Demo:
     """The folder with all that is made, and the paper on which it is told."""
 
     def __init__(self, folder: Path) -> None:
+        self.stage = folder / "stage"
         self.repository, self.environments = folder / "backend", folder / "environments"
         self.store = f"sqlite:///{quote(str(folder / 'deploys.db'))}"
         self.at = deploybot.Repository(self.repository, self.environments)
         self.paper = Paper(color="NO_COLOR" not in os.environ)
         self.asking: asyncio.Task[None] | None = None
         self.prompts = False
-        self.has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        self.has_terminal = has_terminal()
+        self.login = ""
 
     async def run(self) -> None:
-        self.make_repository()
+        stopped_at = self.stage.read_text() if self.stage.exists() else None
+        if stopped_at is None:
+            self.make_repository()
+        async with self.inbox():
+            self.introduce()
+            if stopped_at != "inbox":
+                await self.approval(goes_on=stopped_at == "approval")
+                await self.death("2  Killed after the deployment, before anybody wrote down that it happened", "v1.11.0", "after")
+                await self.death("3  Killed in the deployment, before it took effect", "v1.12.0", "before")
+            if self.has_terminal:
+                await self.leave_open(goes_on=stopped_at == "inbox")
+        self.say()
+        self.say(("Next: ", "bold"), "ownloop init NAME · ownloop dev · README.md · examples/deploybot.py (a loop of 15 lines) · docs/design.md")
+
+    def introduce(self) -> None:
         self.say(("ownloop: you own the loop, ownloop makes it durable", "bold"))
         self.say()
         self.say(("repository  ", "dim"), str(self.repository), ("  (made just now)", "dim"))
         self.say(("tags        ", "dim"), " ".join(self.at.list_git_tags()))
         self.say(("agent       ", "dim"), "examples/deploybot.py", ("  rules decide; no model here, any fits in", "dim"))
         self.say(("store       ", "dim"), self.store)
-        await self.approval()
-        await self.death("2  Killed after the deployment, before anybody wrote down that it happened", "v1.11.0", "after")
-        await self.death("3  Killed in the deployment, before it took effect", "v1.12.0", "before")
-        self.say()
-        self.say(("Next: ", "bold"), "README.md · examples/deploybot.py (a loop of 15 lines) · docs/design.md")
+        self.say(("inbox       ", "dim"), (self.login, "cyan"), f"  (lets one browser in, as {name_of_user()})")
+
+    @asynccontextmanager
+    async def inbox(self) -> AsyncIterator[None]:
+        """The threads in a browser, as long as the demo runs: a server over the same file, which needs none of the agents' code."""
+        told, ready, app = asyncio.Event(), asyncio.Event(), App(self.store)
+        auth = Auth(app)
+        with bind_near("127.0.0.1", PORT) as sock:
+
+            async def tell() -> None:
+                code = await auth.sessions.code(Actor(name_of_user(), [MANAGERS]))
+                self.login = f"{url_of(sock, '127.0.0.1')}/login?code={code}"
+                ready.set()
+
+            serving = asyncio.ensure_future(serve_until(app, sock, told, tell, wakes=False, auth=auth))
+            serving.add_done_callback(lambda _: ready.set())
+            await ready.wait()
+            try:
+                yield
+            finally:
+                told.set()
+                await serving
 
     # ---- 1: between the selection and the invocation ---------------------------------------------------------------------------
 
-    async def approval(self) -> None:
+    async def approval(self, goes_on: bool) -> None:
         self.title("1  An agent that stops between the selection of a tool and its invocation")
         async with deploybot.make_app(self.store, self.at) as app:
-            thread = await app.start("deploybot", REQUEST)
-            async for event in self.events(app, Follower(app, self.paper, thread)):
-                if event.kind == "request":
-                    (waiting,) = await app.interrupts(thread=thread)
+            await self.deployment(app, "approval", goes_on)
+            self.stands()
+
+    async def deployment(self, app: App, stage: str, goes_on: bool) -> None:
+        """One thread, a new one or that of last time, to its end; until then it is kept, whatever happens to this process."""
+        thread = await self.last_time(app) if goes_on else await app.start("deploybot", REQUEST)
+        self.keep(stage)
+        async for event in self.events(app, Follower(app, self.paper, thread)):
+            if event.kind == "request":
+                for waiting in await app.interrupts(thread=thread):
                     self.tell_how(waiting)
                     self.asking = asyncio.ensure_future(self.ask(app, waiting))
-            self.stands()
+        self.keep(None)
+
+    async def last_time(self, app: App) -> str:
+        (view,) = await app.threads(agent="deploybot", limit=1)
+        waited = span(app.store.clock.now() - view.created_at)
+        self.say(("going on    ", "bold green"), f"{view.id} was started {waited} ago by a process that is no more")
+        self.say()
+        return view.id
+
+    def keep(self, stage: str | None) -> None:
+        """What the next demo goes on with; None: nothing."""
+        if stage is None:
+            self.stage.unlink(missing_ok=True)
+        elif self.has_terminal:
+            self.stage.write_text(stage)
 
     def tell_how(self, waiting: Interrupt) -> None:
         user = name_of_user()
         command = [short(sys.executable), "-m", "ownloop", "decide", waiting.id, "approve", "--as", user, "--group", MANAGERS, "--store", self.store]
         self.say()
         self.say("  Nothing is deployed. Nothing is held in memory: the thread is rows on disk.")
-        self.say("  It can wait for days. Answer from another terminal:")
+        self.say("  It can wait for days. Answer in the browser, or from another terminal:")
         self.say()
+        self.say("    ", (self.login, "cyan"))
         self.say(("" if Path.cwd() == HERE else f"    cd {shlex.quote(str(HERE))}\n") + "    " + shlex.join(command))
         self.say()
 
@@ -114,6 +173,21 @@ class Demo:
             self.asking.cancel()
             self.prompts = False
             print()
+
+    # ---- 4: the inbox stays open -----------------------------------------------------------------------------------------------
+
+    async def leave_open(self, goes_on: bool) -> None:
+        self.title("4  Yours: one more deployment waits, and the inbox stays open")
+        if not goes_on:
+            self.release("v1.13.0")
+        self.say("Ctrl-C ends it; while something waits, the next `make demo` goes on from here.")
+        self.say()
+        async with deploybot.make_app(self.store, self.at) as app:
+            await self.deployment(app, "inbox", goes_on)
+            self.stands()
+            self.say()
+            self.say("All is done. The inbox stays open: ", (self.login, "cyan"), "  Ctrl-C ends it.")
+            await asyncio.Event().wait()
 
     # ---- 2 and 3: kill -9 ------------------------------------------------------------------------------------------------------
 
@@ -255,6 +329,10 @@ def typed_lines() -> Iterator[asyncio.Queue[str]]:
         loop.remove_reader(sys.stdin)
 
 
+def has_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def name_of_user() -> str:
     with suppress(OSError, KeyError):
         return getpass.getuser()
@@ -274,15 +352,48 @@ def main() -> int:
         print("the demo deploys a real git repository and finds no git; install it (Debian: apt-get install git)", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    folder = Path(tempfile.mkdtemp(prefix="ownloop-demo-")).resolve()
-    try:
-        asyncio.run(Demo(folder).run())
-    except KeyboardInterrupt:
-        print("\nstopped; nothing is left behind", file=sys.stderr)
-        return 130
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder_for_it() as folder:
+        try:
+            asyncio.run(Demo(folder).run())
+        except KeyboardInterrupt:
+            left = f"what waits is kept in {short(str(folder))}: `make demo` goes on from there" if is_kept(folder) else "nothing is left behind"
+            print(f"\nstopped; {left}", file=sys.stderr)
+            return 130
     return 0
+
+
+@contextmanager
+def folder_for_it() -> Iterator[Path]:
+    """On a terminal always the same, unless another demo uses it: something may wait there. It is gone at the end where nothing does."""
+    folder = Path(os.environ.get("DEMO_FOLDER", HERE / ".ownloop" / "demo")).resolve()
+    lock = lock_of(folder) if has_terminal() else None
+    if lock is None:
+        folder = Path(tempfile.mkdtemp(prefix="ownloop-demo-")).resolve()
+    elif not is_kept(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        if not is_kept(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def lock_of(folder: Path) -> int | None:
+    """A lock beside the folder, which the kernel takes back from who dies; None: somebody has it, or nothing can be written there."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return lock
+
+
+def is_kept(folder: Path) -> bool:
+    return (folder / "stage").exists()
 
 
 if __name__ == "__main__":

@@ -56,7 +56,6 @@ EXTRAS = {
     "deciding": {"jsonschema"},
     "client": {"httpx"},
     "llm": {"pydantic_ai", "genai_prices", "xllamacpp"},
-    "client": {"httpx"},
     "server": {"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "jsonschema", "httpx"},
     "testing": {"pytest", "pytest_asyncio", "hypothesis"},
     "cli": {"typer", "click", "rich", "pydantic_settings", "jsonschema", "uvicorn"},

@@ -219,7 +219,7 @@ class Wake:
         Raises:
             Suspend: it was cut.
         """
-        if self.stopping not in (None, "shutdown"):
+        if self.stopping is not None:
             work.close()
             raise self.suspend()
         task = cast(asyncio.Task[Any], asyncio.current_task())

@@ -24,7 +24,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "store": (str | None, typer.Option(envvar=["OWNLOOP_STORE", "OWNLOOP_DATABASE_URL"], metavar="URL", help="Store, e.g. sqlite:///agents.db.")),
     "app": (str | None, typer.Option(envvar="OWNLOOP_APP", metavar="WHERE", help="Agents: module:app, or file.py[:app].")),
     "server": (str | None, typer.Option(envvar="OWNLOOP_SERVER", metavar="URL", help="Act through this server instead of a store.")),
-    "token": (str | None, typer.Option(envvar="OWNLOOP_TOKEN", metavar="T", help="With --server: who acts, see `ownloop token`.", show_default=False)),
+    "token": (str | None, typer.Option(envvar="OWNLOOP_TOKEN", metavar="T", help="With --server: a token of `ownloop token`.")),
     "as_": (str | None, typer.Option("--as", envvar="OWNLOOP_AS", metavar="NAME", help="Who acts; default: the user of this machine.")),
     "group": (list[str] | None, typer.Option("--group", envvar="OWNLOOP_GROUP", metavar="G", help="A group of who acts; may be repeated.")),
     "json": (bool, typer.Option("--json", help="One JSON object on stdout.")),

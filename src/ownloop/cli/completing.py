@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
 from .inert import brief, inert
+from .trouble import usage
 
 if TYPE_CHECKING:
     from ..app import App
@@ -19,13 +20,31 @@ if TYPE_CHECKING:
 LIMIT = 0.2
 """Seconds for the store to answer; a prompt that hangs is worse than one that proposes nothing."""
 MOST = 50
+VARIABLE = "_OWNLOOP_COMPLETE"
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 Proposals = list[tuple[str, str]]
 """What fits, and a few words about it."""
 
 
 def is_completing() -> bool:
     """Whether a shell asks what could come next."""
-    return "_OWNLOOP_COMPLETE" in os.environ
+    return VARIABLE in os.environ
+
+
+def told_shell(words: Sequence[str]) -> int | None:
+    """`--show-completion SHELL` and `--install-completion SHELL`; without SHELL typer finds out which one asks. None: it is something else."""
+    if len(words) != 2 or words[0] not in ("--show-completion", "--install-completion"):
+        return None
+    from typer._completion_shared import get_completion_script, install
+
+    if words[1] not in SHELLS:
+        raise usage(f"no completion for {words[1]!r}; there is one for {', '.join(SHELLS)}")
+    if words[0] == "--show-completion":
+        print(get_completion_script(prog_name="ownloop", complete_var=VARIABLE, shell=words[1]))
+    else:
+        shell, path = install(shell=words[1], prog_name="ownloop", complete_var=VARIABLE)
+        print(f"{shell} completion is in {path}; it works in the next terminal")
+    return 0
 
 
 def completed(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -51,10 +70,11 @@ def _within(context: typer.Context, typed: str, propose: Callable[[App, str, dic
 
 async def _asked(context: typer.Context, typed: str, propose: Callable[[App, str, dict[str, Any]], Awaitable[Proposals]]) -> Proposals:
     from ..app import App
-    from .session import dev_store
+    from .session import dev_store, store_of_environment
 
-    before = context.obj if isinstance(context.obj, dict) else {}
-    store = context.params.get("store") or before.get("store") or (context.parent.params.get("store") if context.parent else None) or dev_store()
+    usual = store_of_environment()
+    said = [context.params.get("store"), context.parent.params.get("store") if context.parent is not None else None]
+    store = next((one for one in said if one and one != usual), usual) or dev_store()
     if store is None:
         return []
     app = App(store)

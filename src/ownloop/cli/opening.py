@@ -7,10 +7,13 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from ..app import App
 from ..stores.urls import open_store
 from .trouble import usage
+
+T = TypeVar("T")
 
 
 def find_app(where: str) -> App:
@@ -84,3 +87,14 @@ def move(app: App, url: str) -> None:
     if url != app.store.url:
         app.store = open_store(url, None)
         app._outbox._store = app._board._store = app.store
+
+
+def companion(app: App, kind: type[T]) -> T | None:
+    """What of this kind stands beside the App at the top level of its module: `hooks = Hooks()`, `webhooks = Webhooks(app, …)`."""
+    for module in list(sys.modules.values()):
+        names = list(getattr(module, "__dict__", {}).values())
+        if any(value is app for value in names):
+            found = next((value for value in names if isinstance(value, kind)), None)
+            if found is not None:
+                return found
+    return None

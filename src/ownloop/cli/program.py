@@ -12,7 +12,7 @@ import typer.main
 
 from . import settings
 from .command import COMMON, tell, with_common
-from .completing import is_completing
+from .completing import is_completing, told_shell
 from .deciding import register as deciding
 from .exporting import register as exporting
 from .looking import register as looking
@@ -82,7 +82,8 @@ def run(words: Sequence[str]) -> int:
         with settings.applied() as found:
             if not is_completing():
                 settings.warn(_session_of(words).paper, found)
-            return _carried_out(words, found)
+            code = told_shell(words)
+            return _carried_out(words, found) if code is None else code
     except Trouble as trouble:  # a settings file
         return tell(_session_of(words), trouble)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..app import App
 from ..interrupts import Actor
@@ -69,6 +69,7 @@ class Session:
         app = find_app(self.app_place)
         if store is not None:
             move(app, store)
+        make_folder(app.store.url)
         return app
 
     @property
@@ -79,7 +80,11 @@ class Session:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[App]:
-        """The App for verbs, closed at the end. It runs no wakes."""
+        """The App for verbs, closed at the end. It runs no wakes. With --server it is what that server offers of one."""
+        if self.server is not None:
+            async with self._connected(self.server) as remote:
+                yield remote
+            return
         app = self.app
         try:
             await app.threads(limit=1)  # opens the store: what is wrong with it is told before anything else
@@ -87,12 +92,31 @@ class Session:
         finally:
             await app.aclose()
 
+    @asynccontextmanager
+    async def _connected(self, url: str) -> AsyncIterator[App]:
+        from .remote import connected
+
+        if (self.name and self.name != os.environ.get("OWNLOOP_AS")) or self.groups:
+            raise usage("a server knows who acts by the token; --as and --group are for a store", kind="not-here")
+        async with connected(url, self.token) as remote:
+            yield cast(App, remote)
+
     def again(self, *words: str) -> str:
         """A command to copy, on the same store: what came from the environment need not be repeated."""
-        place = ["--store", self.store] if self.store and self.store != _store_of_environment() else []
+        if self.server is not None:
+            return shlex.join(["ownloop", *words, *([] if self.server == os.environ.get("OWNLOOP_SERVER") else ["--server", self.server])])
+        place = ["--store", self.store] if self.store and self.store != store_of_environment() else []
         if not place and self.store is None and self.app_place and self.app_place != os.environ.get("OWNLOOP_APP"):
             place = ["--app", self.app_place]
         return shlex.join(["ownloop", *words, *place])
+
+
+def make_folder(url: str) -> None:
+    """Make ./.ownloop where a store is to be in it; git does not see what is there."""
+    own = Path(".ownloop")
+    if url.startswith("sqlite:///.ownloop/") and not (own / ".gitignore").exists():
+        own.mkdir(exist_ok=True)
+        (own / ".gitignore").write_text("*\n")
 
 
 def dev_store() -> str | None:
@@ -100,7 +124,7 @@ def dev_store() -> str | None:
     return DEV_STORE if Path(".ownloop/dev.db").is_file() else None
 
 
-def _store_of_environment() -> str | None:
+def store_of_environment() -> str | None:
     return os.environ.get("OWNLOOP_STORE") or os.environ.get("OWNLOOP_DATABASE_URL")
 
 

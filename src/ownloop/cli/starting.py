@@ -111,6 +111,11 @@ class Told(asyncio.Event):
 
     number: signal.Signals | None = None
 
+    @property
+    def code(self) -> int:
+        """What the process exits with."""
+        return Code.INTERRUPTED if self.number == signal.SIGINT else Code.OK
+
 
 @asynccontextmanager
 async def told_to_stop() -> AsyncIterator[Told]:
@@ -170,4 +175,4 @@ async def worker(
         for task in done - {waits}:
             task.result()
         paper.note(("stopping: what started ends first", "dim"))
-    return Code.INTERRUPTED if told.number == signal.SIGINT else Code.OK
+    return told.code

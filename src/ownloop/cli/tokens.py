@@ -10,7 +10,7 @@ from ..interrupts import Actor
 from .command import command
 from .inert import fields
 from .paper import Span, plain
-from .serving import needs_server
+from .running import needs_server
 from .session import Session
 from .trouble import usage
 from .values import length, parsed
@@ -79,13 +79,13 @@ async def listed(session: Session) -> None:
         paper.note(("no tokens", "dim"))
 
 
-async def revoke(session: Session, token: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, tok_…, as `token list` shows it.")]) -> None:
+async def revoke(session: Session, id: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, tok_…, as `token list` shows it.")]) -> None:
     """End a token, at once."""
     needs_server()
     from ..server.tokens import Tokens
 
     async with session.opened() as app:
-        ended = await Tokens(app.store).revoke(token)
+        ended = await Tokens(app.store).revoke(id)
     if session.paper.is_plain:
         session.paper.line(f"{ended.id} {_until(ended)}")
     else:
