@@ -58,7 +58,7 @@ EXTRAS = {
     "llm": {"pydantic_ai", "genai_prices", "xllamacpp"},
     "server": {"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "jsonschema", "httpx"},
     "testing": {"pytest", "pytest_asyncio", "hypothesis"},
-    "cli": {"typer", "click", "rich", "pydantic_settings", "jsonschema", "uvicorn"},
+    "cli": {"typer", "click", "rich", "jsonschema", "uvicorn"},
 }
 DRIVERS = {"sqlite3"}  # of the standard library: for stores only
 # What other lines see of them: the Protocol, and what is built on nothing but it.
