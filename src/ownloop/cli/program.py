@@ -24,6 +24,7 @@ from .steering import register as steering
 from .tokens import register as tokens
 from .trouble import Code, Trouble, usage
 from .upkeep import register as upkeep
+from .webhooks import register as webhooks
 
 EPILOG = (
     "Exit codes: 0 ok · 1 failure · 2 usage · 3 not found · 4 conflict or already decided · 5 not allowed · 6 expired or changed · "
@@ -40,7 +41,7 @@ program = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for register in (making, serving, starting, looking, deciding, steering, exporting, upkeep, tokens, settings.register):
+for register in (making, serving, starting, looking, deciding, steering, exporting, upkeep, tokens, webhooks, settings.register):
     register(program)
 
 

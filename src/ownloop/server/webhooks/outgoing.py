@@ -129,7 +129,8 @@ class Webhooks:
         data = {"thread_id": thread_id, **sparse(agent=row and row.agent, key=row and row.key), **more}
         body = _body(name, at, data, interrupt)
         for endpoint in wanting:
-            message = {"id": f"msg_{digest([endpoint.id, thread_id, place, name])[:24]}", "type": name, "body": body, "tries": 0, "next": micros(at)}
+            id = f"msg_{digest([endpoint.id, thread_id, place, name])[:24]}"
+            message = {"id": id, "url": endpoint.url, "type": name, "body": body, "tries": 0, "next": micros(at)}
             await self.app.store.put("delivery", f"{endpoint.id}|{thread_id}|{place}", message, expect=0)
         self._changed.set()
 
@@ -258,11 +259,11 @@ class Webhooks:
         found = [("pending", await self.app.store.records("delivery")), ("dead", await self.app.store.records("dead_letter"))]
         return [self._shown(status, key, record.value) for status, records in found for key, record in records.items()]
 
-    def _shown(self, status: str, key: str, message: Mapping[str, Json]) -> Delivery:
-        endpoint, thread_id, _ = key.split("|")
-        url = self._endpoints[endpoint].url if endpoint in self._endpoints else endpoint
+    @staticmethod
+    def _shown(status: str, key: str, message: Mapping[str, Json]) -> Delivery:
         next_at = from_micros(message["next"]) if status == "pending" else None
-        return Delivery(key, message["id"], url, message["type"], thread_id, message["tries"], status, next_at, message.get("problem", ""))
+        thread_id = key.split("|")[1]
+        return Delivery(key, message["id"], message["url"], message["type"], thread_id, message["tries"], status, next_at, message.get("problem", ""))
 
     async def send_again(self, key: str) -> bool:
         """Deliver a dead letter after all, or a waiting message now; whether there was one."""
