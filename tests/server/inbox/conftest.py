@@ -13,7 +13,7 @@ from visiting import ANA, CHROMIUM, House, Opener, Seen
 from ownloop import Actor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: its event loop is in the way of every async test that follows
 def chromium() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.skip("chromium is not installed")
