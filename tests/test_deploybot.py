@@ -264,8 +264,11 @@ def test_verify_knows_on_which_side_of_the_switch_a_process_was_killed(bot: Modu
 def replace(bot: ModuleType, at: Any, tag: str, key: str) -> None:
     from ownloop.tools import Call, running
 
-    running.set(Call(key, "thr", "stp", lambda: False, print))
-    at.deploy(tag, "production")
+    before = running.set(Call(key, "thr", "stp", lambda: False, print))
+    try:
+        at.deploy(tag, "production")
+    finally:
+        running.reset(before)
     assert at.standing("production").tag == tag
 
 
