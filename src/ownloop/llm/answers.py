@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 TEXT = "text"
 """An intent whose only required field is `text: str` is what a model may say instead of a call."""
+NOTHING = ("", "null")
+"""How models write that a call has no arguments, beside `{}`."""
 NOT_TAKEN = "Not taken, because another call of the same answer was wrong. Make all calls again."
 
 
@@ -89,7 +92,7 @@ class Form:
         Raises:
             Unusable: nothing, or something else; one wrong call spoils the whole answer.
         """
-        text = (response.text or "").strip()
+        text = text_of(response).strip()
         if not self.classes:
             if not text:
                 raise Unusable("The answer was empty. Answer with text.")
@@ -113,9 +116,9 @@ class Form:
         one = self.classes.get(name) or self.classes.get(snake_case(name.replace("-", "_")))
         if one is None:
             raise Unusable(f"There is no {clip(name, 60)}. Call one of: {', '.join(self.classes)}.")
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+        text = arguments.strip() if isinstance(arguments, str) else json.dumps(arguments or {})
         try:
-            return one.model_validate_json(text.strip() or "{}")
+            return one.model_validate_json("{}" if text in NOTHING else text)
         except ValidationError as error:
             raise Unusable(f"{name}: {_problems(error)}. Call it again with arguments that fit its schema.") from None
 
@@ -210,6 +213,12 @@ def _problem(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
     given = "" if item["type"] in ("missing", "json_invalid") else f" (it was {clip(json.dumps(item['input'], default=str), 80)})"
     return f"{place + ': ' if place else ''}{item['msg']}{given}"
+
+
+def text_of(response: ModelResponse) -> str:
+    """What was said beside calls; an unknown kind of content can come as a text that is None."""
+    groups = groupby(response.parts, key=lambda part: part.part_kind == "text")
+    return "\n\n".join("".join(getattr(part, "content", None) or "" for part in parts) for is_text, parts in groups if is_text)
 
 
 def texts_of(messages: list[Any]) -> Iterator[str]:

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from .. import watch
 from ..events import Json, clip, sparse
 from ..tools import annotate
-from .answers import Form, Unusable, texts_of
-from .failures import CutOff, ErrorInside, InvalidAnswer, ModelError, ProviderDown, Refused, failure_of
+from .answers import Form, Unusable, text_of, texts_of
+from .failures import ContextTooLong, CutOff, ErrorInside, InvalidAnswer, ModelError, ProviderDown, Refused, failure_of
+from .limits import all_fresh
 from .opening import Connection, connect
 from .overhearing import Overheard, overhear
 from .prices import price_of
@@ -80,23 +81,36 @@ class Asking:
         model = self.connection.open()
         parameters = self.form.parameters(profile_of(model), self.instructions)
         while True:
-            response = await self._request(model, messages, parameters)
+            try:
+                response = await self._request(model, messages, parameters)
+            except InvalidAnswer as error:  # the SDK cannot read it, so there is nothing to send back: the same once more
+                self._tried(error.detail, {"requests": 1}, retries)
+                continue
             usage = self._record(response)
             self._check_end(response)
             try:
                 return self.form.read(response)
             except Unusable as error:
-                self.tries.append({"error": clip(error.why, 1_000), "usage": usage})
-                annotate(tries=list(self.tries))
-                if len(self.tries) > retries:
-                    said = f' It wrote: "{clip(response.text, 200)}"' if response.text and not response.tool_calls else ""
-                    raise InvalidAnswer(self.connection.label, f"{len(self.tries)} tries, the last: {error.why}{said}") from None
+                self._tried(error.why, usage, retries, "" if response.tool_calls else text_of(response))
                 messages = [*messages, *corrected(response, error)]
+
+    def _tried(self, why: str, usage: Mapping[str, float], retries: int, wrote: str = "") -> None:
+        """Put on record what was wrong with an answer, and what it cost.
+
+        Raises:
+            InvalidAnswer: it was the last that is asked for.
+        """
+        self.tries.append({"error": clip(why, 1_000), "usage": dict(usage)})
+        annotate(tries=list(self.tries))
+        if len(self.tries) > retries:
+            said = f' It wrote: "{clip(wrote, 200)}"' if wrote else ""
+            raise InvalidAnswer(self.connection.label, f"{len(self.tries)} tries, the last: {why}{said}") from None
 
     async def _request(self, model: Any, messages: list[ModelMessage], parameters: ModelRequestParameters) -> ModelResponse:
         """One request: admitted by the limits before, corrected by them after."""
         estimate = len("".join(texts_of(messages)) + self.instructions) // 4 + int((self.settings or {}).get("max_tokens") or 0)
-        tickets = [(limit, await limit.admit(self.thread, requests=1, tokens=estimate)) for limit in self.limits]
+        given = await all_fresh([await limit.admit(self.thread, requests=1, tokens=estimate) for limit in self.limits])
+        tickets = list(zip(self.limits, given, strict=True))
         heard = overhear(model)
         try:
             response = await self._sent(model, messages, parameters, heard)
@@ -129,7 +143,8 @@ class Asking:
     def _failure(self, error: Exception, heard: Overheard) -> ModelError | None:
         """What an exception means: before the answer it may be a mistake in the program, after it it is one in the answer."""
         label = self.connection.label
-        failure = failure_of(error if heard.error is None else ErrorInside(heard.error), label)
+        is_unread = heard.error is None and heard.is_whole and type(error).__name__ == "UnexpectedModelBehavior"
+        failure = None if is_unread else failure_of(error if heard.error is None else ErrorInside(heard.error), label)
         if failure is None and heard.has_answered:
             return InvalidAnswer(label, f"its answer cannot be read ({type(error).__name__}: {error})")
         return failure
@@ -151,11 +166,14 @@ class Asking:
         """How the answer ended.
 
         Raises:
-            Refused, CutOff, ProviderDown: it has no good end.
+            Refused, ContextTooLong, CutOff, ProviderDown: it has no good end.
         """
         label, told = self.connection.label, response.provider_details or {}
         if response.finish_reason == "content_filter":
-            raise Refused(label, str(told.get("refusal") or told.get("finish_reason") or response.text or "its content filter stopped the answer"))
+            why = told.get("refusal") or told.get("finish_reason") or text_of(response) or "its content filter stopped the answer"
+            raise Refused(label, str(why))
+        if told.get("finish_reason") == "model_context_window_exceeded":
+            raise ContextTooLong(label, "prompt and answer together are longer than its context window")
         if response.finish_reason == "length":
             raise CutOff(label, f"{response.usage.output_tokens} tokens were written and the answer was not over")
         if response.state != "complete":

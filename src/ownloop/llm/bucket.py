@@ -135,9 +135,7 @@ class Bucket:
     def ask(self, now: int, ask: Ask) -> int | None:
         """When it may go; None for who peeks, if that is soon. Who comes back too late for its slot gets the next one before all who wait."""
         slot = self.of(ask.owner)
-        if slot is not None and slot.state == "granted" and ask.unspent:
-            return slot.at
-        if slot is not None and (ask.again or slot.state == "parked"):
+        if slot is not None and (ask.again or slot.state == "parked" or (slot.state == "granted" and ask.unspent)):
             if slot.at + self.grace < now:
                 self._to_front(slot, now)
         else:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..errors import OwnloopError
 from ..events import Json, clip
+from ..selection import TRIES
 from .waiting import lowered, seconds_to_wait
 
 
@@ -126,7 +127,9 @@ def key_variable(provider: str) -> str:
 
 
 def after(seconds: float | None) -> str:
-    return "by itself, later each time" if not seconds else f"by itself in {seconds:g} s"
+    """When the thread asks again, and when it no longer does."""
+    when = "later each time" if not seconds else f"in {seconds:g} s"
+    return f"by itself {when}, unless {TRIES} failures in a row have made it fail; then retry it"
 
 
 # ---- from an exception of an SDK -----------------------------------------------------------------------------------------------
@@ -146,16 +149,26 @@ CODES = {
     **dict.fromkeys(("rate_limit_exceeded", "rate_limit_error", "too_many_requests", "insufficient_quota", "RESOURCE_EXHAUSTED"), 429),
     **dict.fromkeys(("invalid_api_key", "authentication_error", "UNAUTHENTICATED", "PERMISSION_DENIED"), 401),
     **dict.fromkeys(("model_not_found", "not_found_error", "NOT_FOUND"), 404),
-    **dict.fromkeys(("invalid_request_error", "context_length_exceeded", "INVALID_ARGUMENT"), 400),
+    **dict.fromkeys(("invalid_request_error", "context_length_exceeded", "content_filter", "INVALID_ARGUMENT"), 400),
 }
 """The status that an error has when it does not come with one of its own."""
-STATUSES = {401: AuthenticationFailed, 403: AuthenticationFailed, 404: UnknownModel, 408: ModelTimeout, 402: RateLimited, 429: RateLimited}
+STATUSES: Mapping[int, type[ModelError]] = {
+    **dict.fromkeys((401, 403), AuthenticationFailed),
+    **dict.fromkeys((402, 429), RateLimited),
+    **dict.fromkeys((409, 425), ProviderDown),  # a lock that somebody holds, too early: what the SDKs would repeat
+    404: UnknownModel,
+    408: ModelTimeout,
+}
 TOO_LONG = re.compile(
     r"context.{0,12}(length|window|size)|(prompt|input|request|message)s? (is|are) too (long|large)|input token count|too many (input )?tokens"
-    r"|number of (input )?tokens( allowed)?\b|reduce the length|(input|prompt) (tokens|length).{0,20}exceed|exceed.{0,20}max_model_len",
+    r"|number of (input )?tokens( allowed)?\b|reduce the length|(input|prompt) (tokens|length).{0,20}exceed|exceed.{0,20}max_model_len"
+    r"|maximum prompt length|prompt token count|model token limit|range of input length|`inputs` tokens|max message tokens|string too long",
     re.IGNORECASE,
 )
-FILTERED = re.compile(r"content[_ ](filter|policy|management policy)|responsible.?ai.?policy|safety system", re.IGNORECASE)
+NEVER_FITS = re.compile("request too large for", re.IGNORECASE)
+"""OpenAI's 429 for one request with more tokens than a minute has; other 429s speak of tokens, too."""
+NOT_THERE = re.compile(r"not a valid model|model not exist|model\b.{0,80} (does not exist|not found)|(unknown|invalid) model\b", re.IGNORECASE)
+FILTERED = re.compile(r"content[_ ](filter|policy|management policy)|responsible.?ai.?policy|safety system|usage polic|invalid_prompt", re.IGNORECASE)
 
 
 def failure_of(error: BaseException, model: str) -> ModelError | None:
@@ -179,10 +192,15 @@ def _kind(error: BaseException, status: int | None, detail: str) -> type[ModelEr
         return AuthenticationFailed if "API_KEY" in detail else UnknownModel if "Unknown model" in detail else None
     if "ModelQuotaExceededError" in names:
         return RateLimited
-    if status in (400, 413, 422, 500, None) and (status == 413 or TOO_LONG.search(detail)) and (status is not None or names & DOWN):
+    is_theirs, said = status is not None or bool(names & DOWN), f"{detail} {_code(getattr(error, 'body', None))}"
+    if status in (400, 413, 422, 500, None) and is_theirs and (status == 413 or TOO_LONG.search(said)):
         return ContextTooLong
-    if status in (400, 403) and FILTERED.search(detail):
+    if status == 429 and NEVER_FITS.search(said):
+        return ContextTooLong
+    if status in (400, 403, None) and is_theirs and FILTERED.search(said):
         return Refused
+    if status in (400, 422) and NOT_THERE.search(detail):
+        return UnknownModel
     for kind, known in NAMES:
         if names & known:
             return kind
@@ -227,6 +245,12 @@ def _said(error: BaseException) -> str:
         chain.append(chain[-1].__cause__)
     said = list(dict.fromkeys(str(one).strip().rstrip(".") or type(one).__name__ for one in chain))
     return said[0] if len(said) == 1 else f"{said[0]} ({said[-1]})"
+
+
+def _code(body: Json) -> str:
+    """The provider's word for the kind of error."""
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    return str(inner.get("code") or "") if isinstance(inner, dict) else ""
 
 
 def _messages(body: Json) -> Iterator[str]:

@@ -101,6 +101,25 @@ class Ticket:
     _is_parked: bool = field(default=False, repr=False)
     """It is later than its owner waits in the process; who comes back for it gets another ticket."""
 
+    @property
+    def is_past(self) -> bool:
+        """Whether it may no longer be used."""
+        return self._line.is_past(self.at)
+
+    async def fresh(self) -> Ticket:
+        """The place, or if it is past the next one before all who wait: for who had something else to do or to wait for meanwhile."""
+        return self if not self.is_past else await self._line.taken(replace(self._ask, patience=FOREVER, again=True, peeks=False))
+
+
+async def all_fresh(tickets: Sequence[Any]) -> list[Any]:
+    """The same places, none of them past: while one was waited for, the time of another may have gone by."""
+    found = list(tickets)
+    for _ in range(TRIES):
+        if not any(isinstance(one, Ticket) and one.is_past for one in found):
+            break
+        found = [await one.fresh() if isinstance(one, Ticket) else one for one in found]
+    return found
+
 
 Key = str | Callable[[Any, Mapping[str, Any]], str] | None
 
@@ -297,7 +316,7 @@ class _Line:
                 return Ticket(self.name, at, ask.weights[1], ask, self, True)
             if await self._has_come(ask.owner, at):
                 late += 1
-                if ask.unspent or late > TRIES or self._now() <= at + self._grace:
+                if late > TRIES or not self.is_past(at):
                     return Ticket(self.name, at, ask.weights[1], ask, self)
             ask = replace(ask, again=True)
 
@@ -315,6 +334,10 @@ class _Line:
         record = await self._store.get(SPACE, self.id)
         slot = None if record is None else Bucket(self._rates, record.value).of(owner)
         return slot is None or slot.at <= at
+
+    def is_past(self, at: int) -> bool:
+        """Whether it is too late for what was given for this moment."""
+        return self._now() > at + self._grace
 
     def _now(self) -> int:
         return micros(self._store.clock.now())
@@ -390,11 +413,15 @@ class _Gate:
         else:
             ticket = await run.branch.wake.interruptible(self._limit.wait(run, arguments, tokens))
         self._give(ticket)
+        given = _given.get() or {}
+        _given.set(dict(zip(given, await run.branch.wake.interruptible(all_fresh(list(given.values()))), strict=True)))
 
     def asynchronous(self) -> Callable[..., Awaitable[Any]]:
         @wraps(self._fn)
         async def call(*args: Any, **kwargs: Any) -> Any:
             ticket = await self._ask(args, kwargs) if self._has_to_ask() else self._take()
+            if ticket is not None:
+                ticket = await ticket.fresh()
             try:
                 return await self._fn(*args, **kwargs)
             finally:
@@ -407,6 +434,8 @@ class _Gate:
         @wraps(self._fn)
         def call(*args: Any, **kwargs: Any) -> Any:
             ticket = self._wait_for(self._ask(args, kwargs, self._running())) if self._has_to_ask() else self._take()
+            if ticket is not None and ticket.is_past:
+                ticket = self._wait_for(ticket.fresh())
             try:
                 return self._fn(*args, **kwargs)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +20,19 @@ class Overheard:
         headers: of the last answer, names in lower case.
         error: the body of an answer with status 200 that is an error all the same, as gateways send it.
         has_answered: whether an answer with a good status came.
+        is_whole: whether that was one whole JSON text.
     """
 
     headers: dict[str, str] = field(default_factory=dict)
     error: Json = None
     has_answered: bool = False
+    body: bytes = b""
+
+    @property
+    def is_whole(self) -> bool:
+        with suppress(ValueError):
+            return json.loads(self.body) is not None
+        return False
 
     def __enter__(self) -> Overheard:
         self._token = _current.set(self)
@@ -50,9 +59,10 @@ async def _hear(response: Any) -> None:
     if heard is None:
         return
     heard.headers = lowered(response.headers)
-    heard.has_answered = response.status_code < 400
+    heard.has_answered, heard.body = response.status_code < 400, b""
     if heard.has_answered and "json" in heard.headers.get("content-type", ""):
-        heard.error = error_in(await response.aread())
+        heard.body = await response.aread()
+        heard.error = error_in(heard.body)
 
 
 def error_in(body: bytes) -> Json:

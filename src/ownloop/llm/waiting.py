@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from ..events import Json
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+EPOCH = 1e9
+"""A number of this size or more is no length but a moment, in seconds since 1970, or milliseconds."""
 LONGEST = 7 * 86400.0
 """Seconds; what asks for more is no wait but a mistake."""
 
@@ -54,13 +57,14 @@ def _retry_info(body: Json) -> Iterator[float]:
         if isinstance(delay, str) and (seconds := length(delay)) is not None:
             yield seconds
         elif isinstance(delay, Mapping):
-            yield float(delay.get("seconds") or 0) + float(delay.get("nanos") or 0) / 1e9
+            with suppress(TypeError, ValueError):
+                yield float(delay.get("seconds") or 0) + float(delay.get("nanos") or 0) / 1e9
         for name in ("error", "details"):
             yield from _retry_info(body.get(name))
 
 
 def _resets(headers: Mapping[str, str], now: datetime | None) -> Iterator[float]:
-    """When the limits that are used up are filled again: `x-ratelimit-reset-*` (a length) and `anthropic-ratelimit-*-reset` (a date)."""
+    """When the limits that are used up are filled again: a length or a date, or a bare number: seconds, or a moment since 1970 (OpenRouter)."""
     for name, value in headers.items():
         if "ratelimit" not in name or "reset" not in name:
             continue
@@ -69,13 +73,21 @@ def _resets(headers: Mapping[str, str], now: datetime | None) -> Iterator[float]
             continue
         if (seconds := length(value)) is not None:
             yield seconds
+        elif is_number(value):
+            yield _from_number(float(value), _now(headers, now))
         elif (at := _date(value)) is not None:
             yield max(0.0, (at - _now(headers, now)).total_seconds())
 
 
+def _from_number(number: float, now: datetime) -> float:
+    if number < EPOCH:
+        return number
+    return max(0.0, number / (1 if number < EPOCH * 1000 else 1000) - now.timestamp())
+
+
 def _in_words(body: Json) -> Iterator[float]:
-    """ "Please try again in 6.5s": OpenAI's own advice, and Google's."""
-    found = re.search(r"(?:try again|retry) in ((?:[\d.]+ ?(?:ms|s|m|h|d) ?)+)", str(body or ""))
+    """ "Please try again in 6.5s", "retry after 20 seconds": OpenAI's own advice, Google's and Azure's."""
+    found = re.search(r"(?:try again|retry) (?:in|after) ((?:[\d.]+ ?(?:ms|s|m|h|d) ?)+)", str(body or ""), re.IGNORECASE)
     if found and (seconds := length(found[1].replace(" ", ""))) is not None:
         yield seconds
 
@@ -99,7 +111,7 @@ def _date(text: str) -> datetime | None:
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             at = parse(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
         return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return None
