@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import approve, disk, fleet, importing, model_call, server, telemetry, together, tool_loop
+from . import approve, disk, fleet, importing, inbox, model_call, server, telemetry, together, tool_loop
 from .measure import Result, show
 
 README = Path(__file__).with_name("README.md")
@@ -29,6 +29,7 @@ def run(quick: bool) -> list[Result]:
         lambda: together.measure(1 if quick else 3),
         lambda: telemetry.measure(5 if quick else 15),
         server.measure,
+        lambda: inbox.measure(5 if quick else 15),
     ]
     results: list[Result] = []
     for part in parts:
