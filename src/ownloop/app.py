@@ -25,7 +25,7 @@ from .stores.base import ENDED, ControlVerb, InterruptFilter, InterruptRow, NewT
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
 from .stores.streams import Board, event_key, follow
-from .stores.urls import open_store
+from .stores.urls import joined, open_store
 from .thread import Thread
 from .tools import Promise
 from .views import ThreadView, thread_view
@@ -138,9 +138,9 @@ class App:
                 self._engine = self._engine or default_engine(self.store, self.agents.keys, self._concurrency)
             return self._runner
 
-    async def _wake(self, thread_id: str) -> None:
+    async def _wake(self, thread_id: str, tx: Any = None) -> None:
         if self._engine is not None:
-            await self._engine.wake(thread_id)
+            await self._engine.wake(thread_id, tx=tx)
 
     async def run_one(self, thread_id: str) -> bool:
         """Run one wake of a thread if it is runnable; whether it is runnable again at once. What engines call."""
@@ -198,8 +198,8 @@ class App:
         await self._open()
         name = self._agent_name(agent)
         drafts = [Draft("input", {"input": self._redact(model_value(input))})]
-        thread_id, _ = await self.store.create(NewThread(name, drafts, key, self._redact(model_value(dict(context or {})))))
-        await self._wake(thread_id)
+        thread_id, _ = await joined(self.store, tx).create(NewThread(name, drafts, key, self._redact(model_value(dict(context or {})))))
+        await self._wake(thread_id, tx)
         return thread_id
 
     async def send(self, thread: Ref, text: str, *, by: By = None, dedupe: str | None = None, supersede: bool = False, tx: Any = None) -> Event:
@@ -218,12 +218,12 @@ class App:
         while True:
             ends, head = await self._superseded(thread_id, draft) if supersede else ([], None)
             try:
-                event, _ = await self.store.message(thread_id, [draft, *ends], dedupe=dedupe, at_head=head)
+                event, _ = await joined(self.store, tx).message(thread_id, [draft, *ends], dedupe=dedupe, at_head=head)
             except Refused as refusal:
                 if refusal.why == "moved":
                     continue
                 raise self._refusal(thread_id, refusal) from None
-            await self._wake(thread_id)
+            await self._wake(thread_id, tx)
             return event
 
     async def _superseded(self, thread_id: str, message: Draft) -> tuple[list[Draft], int]:
@@ -244,7 +244,7 @@ class App:
         if name.endswith(".progress") and isinstance(value, dict) and "done" in value:
             await self._board.write(event_key(name.removesuffix(".progress"), key), value)
             return True
-        return await self.store.emit(name, key, id, value)
+        return await joined(self.store, tx).emit(name, key, id, value)
 
     async def hold(self, thread_or_agent: Target, *, on: On = None, by: By = None) -> None:
         """The operator's breakpoint: from now on the thread, or every thread of the agent, parks at a selection (`on`: of that intent), even

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -120,7 +120,7 @@ def tool(fn: Callable[P, R], /, **options: Unpack[Options]) -> Callable[P, R]: .
 @overload
 def tool(fn: None = None, /, **options: Unpack[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[Options]) -> Any:
-    """Say what a function promises; a decorator, or a wrapper in place (`tool(search, reads=True)`).
+    """Say what a function promises; a decorator, or a wrapper in place (`tool(search, reads=True)`). What it promised before and is not named stays.
 
     Args:
         name: how its calls are recorded; default the function's name.
@@ -137,8 +137,9 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[Options]) ->
     if fn is None:
         return functools.partial(tool, **options)
     timeout = options.get("timeout")
-    fields = {**options, "name": options.get("name") or name_of(fn), "timeout": None if timeout is None else duration(timeout)}
-    promise = Promise(**fields)  # type: ignore[arg-type]  # the fields of Options
+    before: Promise = getattr(fn, "__ownloop__", None) or Promise(name_of(fn))
+    timed: Options = {} if timeout is None else {"timeout": duration(timeout)}
+    promise = replace(before, **{**options, "name": options.get("name") or before.name, **timed})  # type: ignore[arg-type]  # the fields of Options
     if not (callable(promise.in_doubt) or promise.in_doubt in ("ask", "retry", "fail")):
         raise ValueError(f'in_doubt={promise.in_doubt!r}; choose "ask", "retry", "fail" or a function verify(key)')
     if promise.retry < 0 or (promise.retry and not promise.repeatable):

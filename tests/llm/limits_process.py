@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 
 from ownloop import App, Intent, Thread, tool
 from ownloop.llm import RateLimit, limited
@@ -24,8 +25,9 @@ async def main(database: str, port: int, rate: str, max_wait: str, threads: int)
 
     @tool(reads=True)
     async def call(name: str) -> None:
-        with socket.create_connection(("127.0.0.1", port)) as door:  # at once: how long a client takes to send is not the limit's doing
-            door.sendall(f"GET /{name} HTTP/1.1\r\n\r\n".encode())
+        let_through = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port)) as door:
+            door.sendall(f"GET /{name}?{let_through} HTTP/1.1\r\n\r\n".encode())
             door.setblocking(False)
             while await asyncio.get_running_loop().sock_recv(door, 1_000):
                 pass

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from worlds import Deploy, Done, Look, Note, script
+from worlds import Deploy, Done, Look, Note, postgres_server, script
 
 from ownloop import App, Happened, NotHappened, Thread, current_call, tool
 from ownloop.testing import CrashReport, Drive, FakeClock, crash_everywhere
@@ -189,7 +189,7 @@ async def scenario(d: Drive) -> None:
     assert sum(program.asked.values()) - len(program.asked) <= 1, "the model was asked again for a recorded selection"
 
 
-async def run(scenario: Any, url: str | None) -> CrashReport:
+async def run(scenario: Any, url: Any) -> CrashReport:
     async def fresh(d: Drive) -> None:
         await scenario(d)
         seen = {name: count for name, count in PROGRAM[-1].ran.items() if name in ONCE}
@@ -205,8 +205,8 @@ async def run(scenario: Any, url: str | None) -> CrashReport:
     return await crash_everywhere(fresh, make, url=url)
 
 
-@pytest.mark.parametrize("url", ["memory://", None], ids=["memory", "sqlite"])
-async def test_a_death_anywhere_in_a_program_with_every_operation_loses_nothing_and_repeats_nothing_in_silence(url: str | None) -> None:
+@pytest.mark.parametrize("url", ["memory://", None, postgres_server.one_by_one()], ids=["memory", "sqlite", "postgres"])
+async def test_a_death_anywhere_in_a_program_with_every_operation_loses_nothing_and_repeats_nothing_in_silence(url: Any) -> None:
     report = await run(scenario, url)
     assert (report.lost, report.silent) == ([], [])
     assert report.runs > 150

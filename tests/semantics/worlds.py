@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))
+import postgres_server
 
 from ownloop import App, Intent, Thread
 from ownloop.events import Event
@@ -118,6 +122,7 @@ class World:
 
     async def dies(self, work: Awaitable[Any] | None = None) -> None:
         """The process dies at a hook, or in a tool, while it settles; the leases of the dead run out."""
+        await self.d.app._open()  # a store may have tasks of its own, which do not end
         others = asyncio.all_tasks()
         try:
             await (self.d.settle() if work is None else work)
@@ -234,9 +239,11 @@ async def settled(task: asyncio.Task[Any]) -> None:
         await task
 
 
-Kind = Literal["memory", "sqlite"]
+Kind = Literal["memory", "sqlite", "postgres"]
 
 
 def make_world(kind: str, folder: Path) -> World:
     clock = FakeClock()
+    if kind == "postgres":
+        return World(postgres_server.empty_url(), clock)
     return World(MemoryStore(clock) if kind == "memory" else f"sqlite:///{folder}/a.db?synchronous=normal", clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+import postgres_server
 
 from ownloop import ids
 from ownloop.events import Draft, Event
@@ -26,6 +30,7 @@ Make = Callable[[Path, FakeClock], Store]
 STORES: dict[str, Make] = {
     "memory": lambda folder, clock: MemoryStore(clock),
     "sqlite": lambda folder, clock: SqliteStore(f"sqlite:///{folder}/a.db?synchronous=normal", clock),
+    "postgres": lambda folder, clock: postgres_server.Borrowed(clock),
 }
 VERBS = ("pause", "resume", "retry", "cancel", "close")
 threads = st.integers(0, 2)
@@ -183,7 +188,7 @@ class Run:
         store, found = self.scene.store, []
         for thread in self.threads:
             row = await self.scene.row(thread)
-            log = [replace(event, data={**event.data, "digest": ""}) for event in await store.events(thread)]
+            log = [replace(event, data=dict(sorted({**event.data, "digest": ""}.items()))) for event in await store.events(thread)]
             listed = await store.interrupts(thread=thread, status=None)
             items = [(item.request.seq, item.status, len(item.votes), item.closing and item.closing.seq) for item in listed]
             found.append(self.alias((replace(row, last_end=None), row.last_end and row.last_end.seq, log, items)))
@@ -238,26 +243,35 @@ def test_every_event_that_somebody_was_told_stands_once_at_its_place(make: Make,
     asyncio.run(with_store(make, body))
 
 
-def compare(program: list[tuple[Any, ...]]) -> None:
+def compare(name: str, program: list[tuple[Any, ...]]) -> None:
+    """A store with the memory store, after every action."""
+
     async def body(run: Run) -> list[Any]:
         found = []
         for one in program:
             found.append((one, run.alias(await run.do(*one)), await run.state()))
         return found
 
-    seen = [asyncio.run(with_store(make, body)) for make in STORES.values()]
-    for expected, found in zip(*seen, strict=True):
-        assert found == expected
+    expected, found = (asyncio.run(with_store(STORES[one], body)) for one in ("memory", name))
+    for wanted, got in zip(expected, found, strict=True):
+        assert got == wanted
 
 
 @quick
 @given(program=programs)
 def test_sqlite_does_what_memory_does(program: list[tuple[Any, ...]]) -> None:
-    compare(program)
+    compare("sqlite", program)
+
+
+@settings(quick, max_examples=30)
+@given(program=programs)
+def test_postgres_does_what_memory_does(program: list[tuple[Any, ...]]) -> None:
+    compare("postgres", program)
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("name", ["sqlite", "postgres"])
 @settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=st.lists(action, min_size=20, max_size=100).map(lambda program: start + program))
-def test_sqlite_does_what_memory_does_for_long(program: list[tuple[Any, ...]]) -> None:
-    compare(program)
+def test_a_store_does_what_memory_does_for_long(name: str, program: list[tuple[Any, ...]]) -> None:
+    compare(name, program)

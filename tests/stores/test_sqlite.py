@@ -196,6 +196,19 @@ async def test_a_file_from_before_there_was_an_inbox_knows_what_is_urgent(path: 
     await scene.store.close()
 
 
+async def test_the_first_page_of_an_inbox_is_read_in_the_order_of_an_index(store: SqliteStore) -> None:
+    """No sorting: the time of a page must not depend on how many wait."""
+    asked: list[str] = []
+    db = store._readers._far
+    db.set_trace_callback(asked.append)
+    await store.interrupts(order="urgency", kinds=["approval", "question"], snoozed=False, context={"tenant": "acme"})
+    db.set_trace_callback(None)
+    queries = [text for text in asked if "FROM interrupts" in text]
+    plans = [" / ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}")) for query in queries]
+    assert ["USING INDEX interrupts_urgent" in plans[0], "USING INDEX interrupts_open" in plans[1], len(plans)] == [True, True, 2]
+    assert not any("TEMP B-TREE" in plan for plan in plans)
+
+
 async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     await written_once(path)
     with pytest.raises(StoreError, match="syntax error"):

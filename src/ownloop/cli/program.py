@@ -17,6 +17,7 @@ from .deciding import register as deciding
 from .exporting import register as exporting
 from .looking import register as looking
 from .making import register as making
+from .migrating import register as migrating
 from .serving import register as serving
 from .session import Session
 from .starting import register as starting
@@ -41,7 +42,7 @@ program = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for register in (making, serving, starting, looking, deciding, steering, exporting, upkeep, tokens, webhooks, settings.register):
+for register in (making, serving, starting, looking, deciding, steering, exporting, upkeep, migrating, tokens, webhooks, settings.register):
     register(program)
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from ..clock import Clock
+from ..errors import StoreError
 from .base import Store
 
-STORES: Mapping[str, tuple[str, str]] = {"memory": ("ownloop.stores.memory", "MemoryStore"), "sqlite": ("ownloop.stores.sqlite", "SqliteStore")}
+STORES: Mapping[str, tuple[str, str]] = {
+    "memory": ("ownloop.stores.memory", "MemoryStore"),
+    "sqlite": ("ownloop.stores.sqlite", "SqliteStore"),
+    **dict.fromkeys(("postgresql", "postgres"), ("ownloop.stores.postgres", "PostgresStore")),
+}
 
 
 def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
@@ -27,3 +32,17 @@ def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
     module, name = STORES[scheme]
     made = getattr(import_module(module), name)
     return cast(Store, made(clock) if scheme == "memory" else made(url_or_store, clock))
+
+
+def joined(store: Store, tx: Any) -> Store:
+    """What writes in the caller's transaction, where there is one; else the store itself.
+
+    Raises:
+        StoreError: this store cannot.
+    """
+    if tx is None:
+        return store
+    within = getattr(store, "within", None)
+    if within is None:
+        raise StoreError(f"tx=: {store.url} cannot write in a transaction of yours; leave tx= out, or keep the threads in postgresql://…")
+    return cast(Store, within(tx))

@@ -89,6 +89,7 @@ class _Person(Drive):
 
     async def settle(self) -> None:
         while True:
+            await self.app._open()  # a store may have tasks of its own, which do not end
             before = asyncio.all_tasks()
             try:
                 await super().settle()
@@ -165,12 +166,13 @@ def _note(fate: _Fate, draft: Draft | Event) -> None:
 
 
 async def crash_everywhere(
-    scenario: Callable[[Drive], Awaitable[None]], make_app: Callable[[Any, FakeClock], App], *, url: str | None = None
+    scenario: Callable[[Drive], Awaitable[None]], make_app: Callable[[Any, FakeClock], App], *, url: str | Callable[[], str] | None = None
 ) -> CrashReport:
     """Run a scenario again and again, with the worker dying before and after every append, and compare with the undisturbed run.
 
     After each death a new App is made, the clock moves past the lease, and the scenario goes on. Questions about calls in doubt are answered
-    truthfully. `make_app(url, clock)` gets the URL of a new SQLite file, or with `url="memory://"` one memory store in its place.
+    truthfully. `make_app(url, clock)` gets the URL of a new SQLite file, or with `url="memory://"` one memory store in its place; or what the
+    function `url` gives, which is asked for an empty store for each run.
     """
     report = CrashReport()
     plain = await _run(scenario, make_app, url, _Fate(), report)
@@ -181,10 +183,11 @@ async def crash_everywhere(
     return report
 
 
-async def _run(scenario: Any, make_app: Any, url: str | None, fate: _Fate, report: CrashReport) -> _Run:
+async def _run(scenario: Any, make_app: Any, url: str | Callable[[], str] | None, fate: _Fate, report: CrashReport) -> _Run:
     clock, run = FakeClock(), _Run(fate)
     with tempfile.TemporaryDirectory(prefix="ownloop-") as folder:
-        place: Any = MemoryStore(clock) if url == "memory://" else f"sqlite:///{Path(folder) / 'run.db'}?synchronous=normal"
+        file = f"sqlite:///{Path(folder) / 'run.db'}?synchronous=normal"
+        place: Any = MemoryStore(clock) if url == "memory://" else url() if callable(url) else file
         person = _Person(lambda: make_app(place, clock), clock, fate, run)
         try:
             await scenario(person)

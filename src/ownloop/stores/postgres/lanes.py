@@ -1,0 +1,300 @@
+"""The connections that write. While all lanes are busy, calls gather, and the next free lane sends them as one statement: one commit for many.
+
+A refusal is an answer, so that calls may share a transaction; a call that would wait for a row answers "busy" and is sent again alone. An error of
+one is an error of all: nothing was written then, and each is sent alone. Nobody hears "ok" before the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from ...clock import Clock
+from ...errors import StoreError
+from .codec import dump
+from .connect import SAFE, SET_CLOCK, WAIT, Place, is_gone, lost, set_clock, translate
+
+T = TypeVar("T")
+
+
+class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """Whoever is cancelled hears of it when the statement has been answered: a commit is never left half-known. A second time it is cut."""
+
+    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        loop, number = asyncio.get_running_loop(), self.pgconn.socket
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            wanted = next(gen)
+            while True:
+                try:
+                    ready = await _ready(loop, number, wanted)
+                except asyncio.CancelledError as error:
+                    if cancelled is not None:
+                        self.pgconn.finish()
+                        raise
+                    cancelled = error
+                    continue
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            if cancelled is not None:
+                raise cancelled from None
+            return end.value
+
+
+async def _ready(loop: asyncio.AbstractEventLoop, number: int, wanted: int) -> int:
+    """Wait until a socket can be read (1) or written (2), as asked for."""
+    future: asyncio.Future[int] = loop.create_future()
+
+    def tell(what: int) -> None:
+        if not future.done():
+            future.set_result(what)
+
+    if wanted & 1:
+        loop.add_reader(number, tell, 1)
+    if wanted & 2:
+        loop.add_writer(number, tell, 2)
+    try:
+        return await future
+    finally:
+        if wanted & 1:
+            loop.remove_reader(number)
+        if wanted & 2:
+            loop.remove_writer(number)
+
+
+Pool = AsyncConnectionPool[Connection]
+
+LANES = 3
+"""Groups under way at once: while one waits for the disk, the next one is computed."""
+GROUP = 100
+"""At most so many calls in one statement."""
+PATIENCE = 1.0
+"""Seconds after which the pool is not waited for alone."""
+SPARE = 2
+"""Connections beside the pool at most."""
+BUSY = {"busy": True}
+AGAIN = 20
+"""How often a statement that lost a deadlock is sent."""
+REPEATABLE = ("claim", "release", "renew")
+"""Calls that may be sent twice: the epoch refuses the second."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A call that waits for a lane. `again`: it may be sent twice; `thread`: 0 where it is about none."""
+
+    text: str
+    again: bool
+    thread: int
+    future: asyncio.Future[Any]
+
+    def refuse(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Lanes:
+    def __init__(self, pool: Pool, place: Place, clock: Clock) -> None:
+        self._pool, self._place, self._clock = pool, place, clock
+        self._one = place.sql("SELECT ownloop.append(%s::text::jsonb)::text").encode()
+        self._brisk = place.sql("SELECT ownloop.append(%s::text::jsonb, false)::text").encode()
+        self._many = place.sql("SELECT ownloop.append(value, false)::text FROM jsonb_array_elements(%s::text::jsonb)").encode()
+        self._waiting: deque[_Waiting] = deque()
+        self._flying: set[int] = set()  # threads with a call under way in a group
+        self._spares: set[Connection] = set()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._busy = 0
+        self.own: set[int] = set()
+        """Process ids of this store's connections: what they commit is not news from outside."""
+
+    async def call(self, call: dict[str, Any], *, alone: bool) -> Any:
+        """Send a call; its answer after the commit. Whoever stops waiting does not stop the call."""
+        text, again, thread = dump(call), call["do"] in REPEATABLE, call.get("thread", 0)
+        if alone:
+            return await self._send(self._one, text, again)
+        if self._busy < LANES and not self._waiting and thread not in self._flying:
+            answer = await self._send_here(text, again, thread)
+            return answer if answer != BUSY else await self._send(self._one, text, again)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(text, again, thread, future))
+        self._wake()
+        return await future
+
+    async def _send_here(self, text: str, again: bool, thread: int) -> Any:
+        """Nobody else waits: no task is needed."""
+        self._busy += 1
+        self._flying.add(thread)
+        try:
+            return await self._send(self._brisk, text, again)
+        finally:
+            self._flying.discard(thread)
+            self._busy -= 1
+            self._wake()
+
+    def _wake(self) -> None:
+        """A lane for what waits."""
+        if self._waiting and self._busy < LANES:
+            self._busy += 1
+            self._start(self._lane())
+
+    async def drain(self) -> None:
+        """Wait for what is under way."""
+        while self._running:
+            await asyncio.wait(list(self._running))
+
+    async def read(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement that may be sent twice."""
+        encoded = self._place.sql(query).encode()
+
+        async def look(connection: Connection) -> list[tuple[Any, ...]]:
+            cursor = await connection.execute(encoded, values)
+            return await cursor.fetchall() if cursor.description is not None else []
+
+        return await self._with_connection(look, again=True)
+
+    # ---- inside ----------------------------------------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _lane(self) -> None:
+        try:
+            while group := self._take():
+                threads = {one.thread for one in group}
+                self._flying |= threads
+                try:
+                    await self._send_group(group)
+                finally:
+                    self._flying -= threads
+        finally:
+            self._busy -= 1
+
+    def _take(self) -> list[_Waiting]:
+        """What waits, but for threads that another lane works on: it would be in its way."""
+        group: list[_Waiting] = []
+        left = deque[_Waiting]()
+        while self._waiting and len(group) < GROUP:
+            one = self._waiting.popleft()
+            (left if one.thread in self._flying else group).append(one)  # in order for each thread
+        self._waiting.extendleft(reversed(left))
+        return group
+
+    async def _send_group(self, group: list[_Waiting]) -> None:
+        text = f"[{','.join(one.text for one in group)}]"
+
+        async def send(connection: Connection) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(self._many, (text,))).fetchall()
+
+        try:
+            answers = await self._with_connection(send, again=all(one.again for one in group))
+        except psycopg.Error:  # one of them is wrong: nothing was written
+            for one in group:
+                await self._send_one(one)
+        except BaseException as error:
+            for one in group:
+                one.refuse(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for one, (answer,) in zip(group, answers, strict=True):
+                found = None if answer is None else json.loads(answer)
+                if found == BUSY:
+                    self._start(self._send_one(one))
+                elif not one.future.done():
+                    one.future.set_result(found)
+
+    async def _send_one(self, one: _Waiting) -> None:
+        try:
+            answer = await self._send(self._one, one.text, one.again)
+        except BaseException as error:
+            one.refuse(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if not one.future.done():
+                one.future.set_result(answer)
+
+    async def _send(self, statement: bytes, text: str, again: bool) -> Any:
+        async def send(connection: Connection) -> Any:
+            row = await (await connection.execute(statement, (text,))).fetchone()
+            return None if row is None or row[0] is None else json.loads(row[0])
+
+        try:
+            return await self._with_connection(send, again=again)
+        except psycopg.Error as error:
+            raise translate(error, self._place) from error
+
+    # ---- connections -----------------------------------------------------------------------------------------------------------
+
+    async def _with_connection(self, work: Callable[[Connection], Coroutine[Any, Any, T]], *, again: bool) -> T:
+        """Do this on a connection. What lost a deadlock is done again, and what was cut off, if it may be.
+
+        Raises:
+            StoreError: there is no connection, or it was lost while the statement was under way.
+            psycopg.Error: Postgres refused it.
+        """
+        for left in reversed(range(AGAIN)):
+            connection = await self._borrow()
+            try:
+                if (now := set_clock(self._clock)) is not None:
+                    await connection.execute(SET_CLOCK, (now,))
+                return await work(connection)
+            except SAFE:
+                if not left:
+                    raise
+            except psycopg.OperationalError as error:
+                if not connection.closed and not is_gone(connection):
+                    raise
+                if not again or not left:
+                    raise lost(error, self._place) from error
+            finally:
+                await self._give_back(connection)
+        raise AssertionError("the last time raises")
+
+    async def _borrow(self) -> Connection:
+        """A connection that is alive, as far as a look at its socket tells; what a restart has cut is thrown away."""
+        give_up = time.monotonic() + WAIT
+        while time.monotonic() < give_up:
+            try:
+                connection: Connection | None = await self._pool.getconn(timeout=PATIENCE)
+            except PoolClosed:
+                raise StoreError(f"{self._place.name} is closed; nothing was written. Open it again") from None
+            except PoolTimeout:
+                connection = await self._spare()
+            if connection is None:
+                await asyncio.sleep(0.1)
+            elif is_gone(connection):
+                await connection.close()
+                await self._give_back(connection)
+            else:
+                self.own.add(connection.pgconn.backend_pid)
+                return connection
+        raise StoreError(f"{self._place.name} gave no connection in {WAIT:g} s; nothing was written. See that the server runs, then try again")
+
+    async def _spare(self) -> Connection | None:
+        """A connection beside the pool, if the server gives one: after a restart the pool may take seconds to find out that it is back."""
+        if len(self._spares) >= SPARE:
+            return None
+        try:
+            connection = await Connection.connect(self._place.conninfo, autocommit=True)
+        except psycopg.OperationalError:
+            return None
+        self._spares.add(connection)
+        return connection
+
+    async def _give_back(self, connection: Connection) -> None:
+        if connection in self._spares:
+            self._spares.discard(connection)
+            await connection.close()
+        else:
+            await self._pool.putconn(connection)

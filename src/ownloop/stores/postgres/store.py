@@ -1,0 +1,178 @@
+"""A store for any number of machines: every statement of the protocol is one call of a SQL function, one round trip and one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from ... import ids
+from ...clock import Clock, SystemClock
+from ...errors import StoreError
+from ..base import Pulse
+from .codec import dump, number_of
+from .connect import MIGRATIONS, SET_CLOCK, WAIT, is_gone, parse, prepare, roles, script, set_clock, span, translate
+from .hearing import Ear
+from .joined import Joined
+from .lanes import Connection, Lanes, Pool
+from .reads import Reads
+from .upkeep import Upkeep
+from .verbs import Call, Verbs
+
+SILENT = ("claim", "renew")
+"""Calls that are no news to anybody."""
+
+
+class PostgresStore(Reads, Verbs, Upkeep):
+    """See `Store`. Everything stands in one schema, made and migrated at `open` where the role may do that, else by `ownloop migrate`.
+
+    Args:
+        url: `postgresql://user@host/database`, with `?schema=ownloop` and `?connections=10` (of this process, besides one that listens and one that
+            renews leases), and whatever libpq takes.
+        clock: what "now" is, for tests; by default the server's clock.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.place = parse(url)
+        self.url = self.place.shown
+        self.clock: Clock = clock or SystemClock()
+        self._listeners: list[Callable[[Collection[str] | None], None]] = []
+        self._opened: tuple[Pool, Lanes, Ear] | None = None
+        self._opening = asyncio.Lock()
+        self._renewing = threading.Lock()
+        self._renewer: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    async def open(self) -> None:
+        async with self._opening:
+            if self._opened is not None:
+                return
+            await prepare(self.place)
+            pool: Pool = AsyncConnectionPool(
+                self.place.conninfo,
+                connection_class=Connection,
+                min_size=1,
+                max_size=self.place.connections,
+                kwargs={"autocommit": True},
+                timeout=WAIT,
+                open=False,
+            )
+            try:
+                await pool.open(wait=True, timeout=WAIT)
+            except PoolTimeout:
+                await pool.close()
+                raise StoreError(f"{self.place.name} gave no connection in {WAIT:g} s. See that the server runs and the URL is right") from None
+            lanes = Lanes(pool, self.place, self.clock)
+            ear = Ear(self.place, lanes.own, self._heard)
+            self._opened = pool, lanes, ear
+            if self._listeners:
+                ear.start()
+
+    async def close(self) -> None:
+        async with self._opening:
+            if self._opened is not None:
+                pool, lanes, ear = self._opened
+                await asyncio.to_thread(ear.stop)
+                await lanes.drain()
+                await pool.close()
+                self._opened = None
+            await asyncio.to_thread(self._stop_renewing)
+
+    def _stop_renewing(self) -> None:
+        with self._renewing:
+            if self._renewer is not None:
+                self._renewer.close()
+                self._renewer = None
+
+    @property
+    def lanes(self) -> Lanes:
+        if self._opened is None:
+            raise StoreError(f"the store {self.place.name} is not open; call open() first")
+        return self._opened[1]
+
+    def listen(self, heard: Callable[[Collection[str] | None], None]) -> Callable[[], None]:
+        self._listeners.append(heard)
+        if self._opened is not None:
+            self._opened[2].start()
+        return lambda: self._listeners.remove(heard)
+
+    def _heard(self, thread_ids: Collection[str] | None) -> None:
+        for heard in list(self._listeners):
+            heard(thread_ids)
+
+    async def migrate(self) -> tuple[int, int]:
+        """Make the schema, or bring it to the newest version; the version before and after."""
+        return await prepare(self.place), len(MIGRATIONS)
+
+    def migration(self, since: int = 0) -> str:
+        """The SQL that does so, from a version on; to be run in one transaction."""
+        return script(self.place, since)
+
+    def roles(self) -> str:
+        """The SQL of a role that can only read and call the functions."""
+        return roles(self.place)
+
+    def within(self, tx: Any) -> Joined:
+        """The verbs from outside, in the caller's own transaction: a connection of psycopg or asyncpg, a connection or session of SQLAlchemy."""
+        return Joined(tx, self.place, self.clock)
+
+    async def _call(self, call: Call, *, alone: bool = False) -> Any:
+        answer = await self.lanes.call(call, alone=alone)
+        if self._listeners and call["do"] not in SILENT:
+            self._tell(call, answer)
+        return answer
+
+    def _tell(self, call: Call, answer: Any) -> None:
+        """What this store has committed itself. Which threads an event or the end of a child has touched besides, only the server knows."""
+        if isinstance(answer, dict) and not {"refused", "fenced"}.isdisjoint(answer):
+            return
+        if call["do"] in ("emit", "control") or "tell" in call:
+            self._heard(None)
+        touched = [answer["thread"]] if call["do"] == "create" else [call["thread"]] if "thread" in call else []
+        touched += [draft["newborn"]["thread"] for draft in call.get("drafts", ()) if "newborn" in draft]
+        if touched:
+            self._heard([ids.thread_id(number) for number in touched])
+
+    async def _rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        try:
+            return await self.lanes.read(query, values)
+        except psycopg.Error as error:
+            raise translate(error, self.place) from error
+
+    # ---- leases, from an OS thread -----------------------------------------------------------------------------------------------
+
+    def renew(self, leases: Mapping[str, int], ttl: timedelta) -> dict[str, Pulse | None]:
+        asked = {str(number_of(thread_id)): epoch for thread_id, epoch in leases.items()}
+        call = dump({"do": "renew", "leases": asked, "ttl": span(ttl)})
+        with self._renewing:
+            found = self._renew(call)
+        rows = {thread_id: found.get(str(number_of(thread_id))) for thread_id in leases}
+        return {thread_id: None if row is None else Pulse(*row) for thread_id, row in rows.items()}
+
+    def _renew(self, call: str) -> dict[str, Any]:
+        """Send it, once more on a new connection: a lease that is renewed twice is renewed."""
+        for is_last in (False, True):
+            try:
+                connection = self._renewal_connection()
+                if (now := set_clock(self.clock)) is not None:
+                    connection.execute(SET_CLOCK, (now,))
+                row = connection.execute(self.place.sql("SELECT ownloop.append(%s::text::jsonb)::text").encode(), (call,)).fetchone()
+                assert row is not None
+                return dict(json.loads(row[0]))
+            except psycopg.Error as error:
+                if is_last or not isinstance(error, psycopg.OperationalError):
+                    raise translate(error, self.place) from error
+        raise AssertionError("the last time raises")
+
+    def _renewal_connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._renewer is None or is_gone(self._renewer):
+            self._renewer = psycopg.connect(self.place.conninfo, autocommit=True)
+        return self._renewer
+
+
+__all__ = ["PostgresStore"]
