@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -134,15 +134,21 @@ class Desk:
             ValueError: the note is too long.
         """
         shown = await self._interrupt(who, id)
+        async with self.attempt(who, shown, decision):
+            done = await self._answer(who.actor, shown, decision, digest, arguments if decision == "edit" else value, note)
+        await self._keep(who, shown, decision, "voted" if done.status == "open" else "decided", None)
+        return done
+
+    @asynccontextmanager
+    async def attempt(self, who: Principal, shown: Interrupt, decision: str) -> AsyncIterator[None]:
+        """Somebody tries to decide: what is refused inside is kept, a missing scope first."""
         try:
             who.must("interrupts:decide")
-            done = await self._answer(who.actor, shown, decision, digest, arguments if decision == "edit" else value, note)
+            yield
         except (OwnloopError, Refusal, ValueError) as error:
             kind = "invalid-request" if isinstance(error, ValueError) else kind_of(error)
             await self._keep(who, shown, decision, "refused", kind)
             raise
-        await self._keep(who, shown, decision, "voted" if done.status == "open" else "decided", None)
-        return done
 
     async def _answer(self, by: Actor, shown: Interrupt, decision: Verb, digest: str, value: Any, note: str) -> Interrupt:
         """The digest of an interrupt never changes: to compare it with what was read is enough where a verb takes none."""

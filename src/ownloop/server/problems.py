@@ -64,7 +64,7 @@ def kind_of(error: Exception) -> str:
     known = next((one for one in _OURS if isinstance(error, one)), None)
     if known is not None:
         return "".join(f"-{char.lower()}" if char.isupper() else char for char in known.__name__).lstrip("-")
-    return "store-unavailable" if isinstance(error, StoreError) else "internal"
+    return "store-unavailable" if isinstance(error, StoreError) else getattr(type(error), "kind", "internal")
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -97,6 +97,7 @@ def test_a_form_that_says_nothing_of_having_seen_all_is_led_to_it(house: House) 
         answer = client.post(f"/interrupts/{one.id}/decide", data={"csrf": csrf, "decision": "approve", "digest": one.digest})
     assert (answer.status_code, answer.headers["location"]) == (303, f"/interrupts/{one.id}?all=1")
     assert house.interrupt(one.id).status == "open"
+    assert [(kept.actor.id, kept.decision, kept.problem) for kept in house.attempts(one.id)] == [("ana", "approve", "not-shown")]
 
 
 def test_a_form_without_our_token_is_refused(house: House) -> None:

@@ -15,6 +15,7 @@ from playwright.sync_api import BrowserContext, Page
 
 from ownloop import Actor
 from ownloop.server import Auth, create
+from ownloop.server.attempts import attempts
 
 CHROMIUM = "/usr/bin/chromium"
 ANA = Actor("ana", ("release-managers", "finance", "data-protection"))
@@ -79,6 +80,9 @@ class House:
 
     def interrupt(self, id: str) -> Any:
         return self.run(self.office.app.interrupt(id))
+
+    def attempts(self, id: str) -> Any:
+        return self.run(attempts(self.office.app.store, id))
 
 
 @dataclass

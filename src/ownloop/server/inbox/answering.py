@@ -49,18 +49,15 @@ def answers(house: House) -> PageRouter:
         return await _changed(house, request, who, one, sent)
 
     @router.form("/interrupts/{id}/decide")
-    async def decide(request: Request, id: str, who: Principal = decides) -> Response:
+    async def decide(request: Request, id: str, who: Principal = sees) -> Response:
         sent = await form(house, request)
         one = await desk.interrupt(who, id)
         verb = str(sent.get("decision") or "")
         if verb == "leave":
             return go(request, "/", left=one.id)
-        if verb == "approve":
-            _must_be_whole(one, sent)
         try:
-            value, problems = _value(one, verb, sent)
-            if problems:
-                raise InvalidEdit(one, problems)
+            async with desk.attempt(who, one, verb):
+                value = _read(one, verb, sent)
             more = {"arguments": value} if verb == "edit" else {"value": value}
             digest = str(sent.get("digest") or "-")
             await desk.decide(who, id, cast(Verb, verb), digest=digest, note=str(sent.get("note") or "").replace("\r\n", "\n"), **more)
@@ -87,6 +84,16 @@ def answers(house: House) -> PageRouter:
         return go(request, "/" if until is not None else f"/interrupts/{id}")
 
     return router
+
+
+def _read(one: Interrupt, verb: str, sent: FormData) -> Json:
+    """What somebody says, if they may say it."""
+    if verb == "approve":
+        _must_be_whole(one, sent)
+    value, problems = _value(one, verb, sent)
+    if problems:
+        raise InvalidEdit(one, problems)
+    return value
 
 
 def _must_be_open(one: Interrupt) -> None:

@@ -30,6 +30,8 @@ STATUSES: tuple[tuple[type[OwnloopError], int, str], ...] = (
 class NotShown(OwnloopError):
     """Somebody would approve a call of which a part was not delivered to them."""
 
+    kind = "not-shown"
+
     def __init__(self, id: str) -> None:
         super().__init__(f"a part of {id} was not shown to you; open all of it, then decide")
         self.id = id
