@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from ..stores.urls import masked
 from .command import command
 from .paper import Paper
 from .session import DEV_STORE, Session, dev_store
@@ -41,6 +42,8 @@ SETTINGS = (
     Setting("base_url", ("OWNLOOP_BASE_URL",), "--base-url of serve"),
     Setting("hosts", ("OWNLOOP_HOSTS",), "--known-as of serve"),
     Setting("proxies", ("OWNLOOP_PROXIES",), "--proxy of serve"),
+    Setting("concurrency", ("OWNLOOP_CONCURRENCY",), "--concurrency of worker", "the App's, 100"),
+    Setting("health", ("OWNLOOP_HEALTH",), "--health of worker", "nowhere"),
     Setting("log_format", ("OWNLOOP_LOG_FORMAT",), "console or json", "console"),
     Setting("log_level", ("OWNLOOP_LOG_LEVEL",), "debug, info, warning, error or critical", "info"),
     Setting("otel", ("OWNLOOP_OTEL",), "OpenTelemetry: 1 or 0"),
@@ -176,5 +179,5 @@ def _rows(session: Session, sources: Mapping[str, str]) -> Iterator[dict[str, An
             value, source = flag, "flag"
         if value is None:
             value = str(dev_store() or "") if one.name == "store" and dev_store() else one.default
-        shown = "(set)" if one.is_secret and value else value
+        shown = "(set)" if one.is_secret and value else masked(value) if one.name == "store" else value
         yield {"name": one.name, "value": shown, "source": source, "variable": name or one.variables[0], "about": one.about}

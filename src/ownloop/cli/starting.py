@@ -16,6 +16,7 @@ from .command import command
 from .following import Follower, stopped
 from .inert import brief
 from .paper import plain
+from .probes import probes, why_no_work
 from .session import Session
 from .showing import waiting
 from .standing import CODES, Standing, at_rest
@@ -158,9 +159,17 @@ async def _conclude(session: Session, app: App, thread_id: str, ended: Standing,
 
 
 async def worker(
-    session: Session, where: Annotated[str | None, typer.Argument(metavar="APP", help="module:app or file.py[:app]; default: --app.")] = None
+    session: Session,
+    where: Annotated[str | None, typer.Argument(metavar="APP", help="module:app or file.py[:app]; default: --app.")] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", "-c", envvar="OWNLOOP_CONCURRENCY", min=1, metavar="N", help="Handlers at once; default: the App's."),
+    ] = None,
+    health: Annotated[
+        str | None, typer.Option(envvar="OWNLOOP_HEALTH", metavar="[HOST:]PORT", help="Answer /healthz and /readyz there; default: nowhere.")
+    ] = None,
 ) -> int:
-    """Run the wakes of an App's threads, until told to stop.
+    """Run the wakes of an App's threads, until told to stop; any number of workers may serve one store.
 
     SIGTERM ends it in order with exit code 0, Ctrl-C with 130: what started is finished, leases are released.
     """
@@ -168,8 +177,10 @@ async def worker(
     app, paper = session.app, session.paper
     if not app.agents:
         raise usage("a worker needs agents: name their App", session.again("worker", "FILE.py"))
-    async with told_to_stop() as told, from_environment(app), app:
-        paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}; Ctrl-C stops in order", "dim"))
+    app._concurrency = concurrency or app._concurrency
+    async with told_to_stop() as told, from_environment(app), probes(health, lambda: why_no_work(app, told.is_set())) as port, app:
+        asked = "" if port is None else f", probes at port {port}"
+        paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}{asked}; Ctrl-C stops in order", "dim"))
         waits = asyncio.ensure_future(told.wait())
         done, _ = await asyncio.wait({waits, *app._serving}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waits}:

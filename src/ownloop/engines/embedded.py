@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from ..errors import StoreError
 from ..stores.base import Store
-from .base import RunOne
+from .base import Agents, RunOne, is_cancelled
 
 log = logging.getLogger("ownloop")
 
 LONGEST_NAP = 5.0
 """Seconds between looks at the store, whatever it says: the machine's clock may have been set."""
 
+OFTEN = 0.1
+"""Seconds between looks while there is no room."""
+
 
 class Embedded:
     """Runs at most `concurrency` handlers at once. Threads that wait cost nothing here: they are rows."""
 
-    def __init__(self, store: Store, agents: Callable[[], Collection[str]], concurrency: int = 100) -> None:
-        self._store, self._agents, self._concurrency = store, agents, concurrency
+    _store: Store
+    _agents: Agents
+    _concurrency: int
+
+    def __init__(self) -> None:
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._changed: asyncio.Event | None = None
         self._run_one: RunOne | None = None
+        self._look_at = 0.0
+        self._serving: asyncio.Task[Any] | None = None
+
+    def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
+        self._store, self._agents, self._concurrency = store, agents, concurrency
 
     async def wake(self, thread_id: str, *, at: datetime | None = None, tx: Any = None) -> None:
         self.hint(thread_id)
@@ -48,11 +60,11 @@ class Embedded:
 
     async def serve(self, run_one: RunOne) -> None:
         loop = asyncio.get_running_loop()
-        self._changed, self._run_one = asyncio.Event(), run_one
+        self._changed, self._run_one, self._serving = asyncio.Event(), run_one, asyncio.current_task()
         unlisten = self._store.listen(lambda ids: self._heard(loop, ids))
         unmove = self._store.clock.on_move(lambda: self._notice(loop))
         try:
-            while True:
+            while not is_cancelled():
                 await self._turn()
         finally:
             unlisten()
@@ -81,9 +93,9 @@ class Embedded:
             self._changed.set()
 
     def _start(self) -> None:
-        """What is queued, as far as there is room."""
-        assert self._run_one is not None
-        while self._queue and len(self._running) < self._concurrency:
+        """What is queued, as far as there is room; nothing once `serve` was cancelled, also before it has heard of that."""
+        assert self._run_one is not None and self._serving is not None
+        while not self._serving.cancelling() and self._queue and len(self._running) < self._concurrency:
             thread_id = self._queue.popleft()
             self._queued.discard(thread_id)
             self._running[thread_id] = asyncio.ensure_future(self._run(thread_id, self._run_one))
@@ -92,9 +104,10 @@ class Embedded:
         """Start what there is room for, then wait for something to change."""
         assert self._changed is not None
         self._changed.clear()
-        nap = LONGEST_NAP
-        if not self._queue and len(self._running) < self._concurrency:
+        nap, has_room = LONGEST_NAP, not self._queue and len(self._running) < self._concurrency
+        if has_room or time.monotonic() >= self._look_at:  # a timer waits its turn, and not for a queue that may never be empty
             nap = await self._sweep()
+            self._look_at = time.monotonic() + max(nap, OFTEN)
         self._start()
         with suppress(TimeoutError):
             async with asyncio.timeout(nap):  # not wait_for: before Python 3.12 it loses a cancellation that meets the event

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import cast
 
+from ..clock import SystemClock
 from ..stores.base import Store
-from .base import Engine
+from .base import Agents, Attached, Engine
 
-ENGINES: Mapping[str, tuple[str, str]] = dict.fromkeys(("memory", "sqlite"), ("ownloop.engines.embedded", "Embedded"))
+EMBEDDED = ("ownloop.engines.embedded", "Embedded")
+ENGINES: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("memory", "sqlite"), EMBEDDED),
+    **dict.fromkeys(("postgresql", "postgres"), ("ownloop.engines.pgqueuer", "PgQueuer")),
+}
 
 
-def default_engine(store: Store, agents: Callable[[], Collection[str]], concurrency: int) -> Engine:
-    """What wakes the threads of this store."""
-    module, name = ENGINES.get(store.url.partition(":")[0], ENGINES["memory"])
-    return cast(Engine, getattr(import_module(module), name)(store, agents, concurrency))
+def engine_for(given: Engine | None, store: Store, agents: Agents, concurrency: int) -> Engine:
+    """What wakes the threads of this store: what was given, else what fits; it knows the store then."""
+    if concurrency < 1:
+        raise ValueError(f"concurrency={concurrency}; an App runs at least one handler at once. To run none, do not serve: use the verbs alone")
+    engine = default_engine(store) if given is None else given
+    if isinstance(engine, Attached):
+        engine.attach(store, agents, concurrency)
+    return engine
+
+
+def default_engine(store: Store) -> Engine:
+    """By the store's URL. A clock that a test moves is nothing to a queue on a server: there the wakes run inside the process."""
+    by_url = ENGINES.get(store.url.partition(":")[0], EMBEDDED)
+    module, name = by_url if isinstance(store.clock, SystemClock) else EMBEDDED
+    return cast(Engine, getattr(import_module(module), name)())

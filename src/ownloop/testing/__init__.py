@@ -9,19 +9,22 @@ if TYPE_CHECKING:
     from .clock import FakeClock
     from .crashes import CrashReport, crash_everywhere
     from .driving import Drive, drive
+    from .engine_contract import EngineContract
     from .model import ScriptedModel
     from .store_contract import StoreContract
 
 _PLACES = {
     "CrashReport": "crashes",
     "Drive": "driving",
+    "EngineContract": "engine_contract",
     "FakeClock": "clock",
     "ScriptedModel": "model",
     "StoreContract": "store_contract",
     "crash_everywhere": "crashes",
     "drive": "driving",
 }
-_REWRITTEN = ("store_contract", "store_wakes", "store_turns", "store_outside", "store_reads", "store_lists", "store_notes")
+_STORES = ("store_contract", "store_wakes", "store_turns", "store_outside", "store_reads", "store_lists", "store_notes")
+_REWRITTEN = ("engine_contract", *_STORES)
 """Modules with assertions that pytest explains when they fail."""
 
 
@@ -35,4 +38,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f".{_PLACES[name]}", __name__), name)
 
 
-__all__ = ["CrashReport", "Drive", "FakeClock", "ScriptedModel", "StoreContract", "crash_everywhere", "drive"]
+__all__ = ["CrashReport", "Drive", "EngineContract", "FakeClock", "ScriptedModel", "StoreContract", "crash_everywhere", "drive"]

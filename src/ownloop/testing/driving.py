@@ -73,7 +73,8 @@ class Drive(_Verbs):
 async def drive(app: App, clock: FakeClock) -> AsyncIterator[Drive]:
     """Drive an App whose store goes by `clock`; it is closed at the end.
 
-    async with drive(App("memory://", clock=clock), clock) as d: …
+    Example:
+        async with drive(App("memory://", clock=clock), clock) as d: …
     """
     if app.store.clock is not clock:
         raise ValueError("the App goes by another clock; make it with App(url, clock=clock)")

@@ -1,0 +1,267 @@
+"""What engines on a server of their own share: hints that may fail, wakes that run in the App's event loop, and a sweep over the rows.
+
+An adapter adds `send`, which gives its server one hint, and `deliver`, which takes hints from it. `deliver` runs in a thread with an event loop of
+its own, so that heartbeats go on while a handler blocks the App's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..clock import duration
+from ..errors import StoreError
+from ..stores.base import Store, ThreadRow
+from ..wake import in_thread
+from .base import Agents, RunOne
+
+log = logging.getLogger("ownloop")
+
+PATIENCE = 2.0
+"""Seconds that a hint may take. Whoever writes to a thread waits for it, and the rows hold the same."""
+GLANCE = 0.25
+"""Seconds between two looks at the rows while somebody commits, and how long a row may be runnable before its hint counts as lost."""
+SIGHT = 100
+"""How many more threads the sweep looks at than it could run."""
+RETRY = 2.0
+"""Seconds before the server is asked again after it was away."""
+
+
+class WakeFailed(Exception):
+    """What an engine's server is told: it keeps errors in its history, and the words of one may hold anything."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"a wake of {thread_id} could not be run; the worker's log says why")
+
+
+@dataclass
+class _Found:
+    """A runnable row as the sweep saw it: when first, and when it was hinted."""
+
+    first: float
+    hinted: float | None = None
+
+
+class Courier:
+    """See `Engine`. With a store it also looks at the rows every `sweep`, and soon after a commit: a lost hint is sent again, and what that does not
+    help, or what is runnable while the server is away, runs here.
+
+    Attributes:
+        refused: how many hints came while somebody else held the thread's lease: overlaps that the engine made.
+        swept: how many wakes the sweep ran itself.
+    """
+
+    def __init__(self, name: str, sweep: timedelta | str = "2s") -> None:
+        self.refused = self.swept = 0
+        self._name, self._sweep = name, duration(sweep).total_seconds()
+        self._store: Store | None = None
+        self._agents: Agents = lambda: ()
+        self._concurrency = 100
+        self._away_until: float | None = None
+        self._running: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._found: dict[str, _Found] = {}
+        self._touched: set[str] = set()
+        self._stirred = self._stopping = False
+
+    def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
+        self._store, self._agents, self._concurrency = store, agents, concurrency
+
+    async def send(self, thread_id: str, delay: float) -> None:
+        """Give the server a hint that comes back after `delay` seconds; raises anything if it is away. Runs in the App's loop."""
+        raise NotImplementedError
+
+    async def deliver(self, stop: asyncio.Event) -> None:
+        """Take hints and `run` them until told to stop, then end in order; raises anything if the server is away. Runs in a loop of its own."""
+        raise NotImplementedError
+
+    # ---- hints -----------------------------------------------------------------------------------------------------------------
+
+    async def wake(self, thread_id: str, *, at: datetime | None = None, tx: Any = None) -> None:
+        if tx is None:  # else nobody may hear of it before the commit; the workers find it in the rows
+            self._touched.discard(thread_id)
+            await self._hint(thread_id, 0.0 if at is None or self._store is None else (at - self._store.clock.now()).total_seconds())
+
+    async def _hint(self, thread_id: str, delay: float = 0.0) -> None:
+        if self._away_until is not None and time.monotonic() < self._away_until:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.send(thread_id, max(0.0, delay))
+        except Exception as error:  # the hint is lost and the row is there
+            self._away(error)
+        else:
+            self._is_back()
+
+    def _away(self, error: Exception) -> None:
+        if self._away_until is None:
+            log.error("%s takes no hints (%s: %s); threads wait in their rows, and workers find them there", self._name, *_said(error))
+        self._away_until = time.monotonic() + RETRY
+
+    def _is_back(self) -> None:
+        if self._away_until is not None:
+            log.warning("%s takes hints again", self._name)
+        self._away_until = None
+
+    # ---- serving ---------------------------------------------------------------------------------------------------------------
+
+    async def serve(self, run_one: RunOne) -> None:
+        self._loop, self._run_one, self._slots = asyncio.get_running_loop(), run_one, asyncio.Semaphore(self._concurrency)
+        apart, stop, self._stopping = asyncio.new_event_loop(), asyncio.Event(), False
+        delivering = asyncio.ensure_future(in_thread(lambda: _run(apart, self._deliver(stop))))
+        try:
+            with self._listening():
+                await self._look_forever()
+        finally:
+            self._stopping = True
+            apart.call_soon_threadsafe(stop.set)
+            while pending := [task for task in (delivering, *self._tasks) if not task.done()]:
+                await asyncio.wait(pending)
+
+    async def _deliver(self, stop: asyncio.Event) -> None:
+        is_told = False
+        while not stop.is_set():
+            try:
+                await self.deliver(stop)
+            except Exception as error:
+                if not is_told:
+                    log.error(
+                        "nothing comes from %s (%s: %s), trying again; meanwhile this worker finds threads in their rows", self._name, *_said(error)
+                    )
+                is_told = True
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY):
+                        await stop.wait()
+
+    async def run(self, thread_id: str) -> float | None:
+        """One wake, in the App's loop; called in `deliver`'s. Seconds after which to hint the thread again; None: not before somebody else does.
+
+        Raises:
+            WakeFailed: it could not be run; hint the thread again after a while.
+        """
+        wake = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._tracked(thread_id), self._loop))
+        wake.add_done_callback(_seen)
+        return await asyncio.shield(wake)  # a server that gives up on a wake does not cut it
+
+    async def _tracked(self, thread_id: str) -> float | None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        async with self._slots:
+            if self._stopping:
+                raise WakeFailed(thread_id)
+            self._running[thread_id] += 1
+            try:
+                return await self._wake(thread_id)
+            except Exception:  # the wake's own errors are in its log; this is the store, or a bug
+                log.exception("a wake of %s could not be run; it is tried again", thread_id)
+                raise WakeFailed(thread_id) from None
+            finally:
+                self._running -= Counter([thread_id])
+
+    async def _wake(self, thread_id: str) -> float | None:
+        if await self._run_one(thread_id):
+            return 0.0
+        row = None if self._store is None else await self._store.thread(thread_id)
+        return None if row is None else self._until_next(row)
+
+    def _until_next(self, row: ThreadRow) -> float | None:
+        """Seconds until the row says that the thread may be runnable by itself."""
+        assert self._store is not None
+        now = self._store.clock.now()
+        if row.parent is not None:  # it may have told its parent how it ended
+            self._heard((row.parent[0],))
+        if row.lease_until is not None:
+            self.refused += 1
+            return max(0.0, (row.lease_until - now).total_seconds())
+        if row.due is None or row.status not in ("open", "done") or row.agent not in self._agents():
+            return None
+        return max(0.0, (row.due - now).total_seconds())
+
+    # ---- the sweep -------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        unlisten: Callable[[], None] = self._store.listen(self._heard) if self._store is not None else lambda: None
+        try:
+            yield
+        finally:
+            unlisten()
+
+    def _heard(self, thread_ids: Collection[str] | None) -> None:
+        """Somebody committed. What this loop committed itself, like the start of a child, has no other hint than the one that the next look sends."""
+        others = None if thread_ids is None else [one for one in thread_ids if one not in self._running]
+        if others and asyncio._get_running_loop() is self._loop:
+            self._touched.update(others)
+        self._stirred = self._stirred or others is None or bool(others)
+
+    async def _look_forever(self) -> None:
+        self._stirred = True  # what happened before
+        while True:
+            await self._nap()
+            try:
+                await self._look()
+            except StoreError as error:
+                log.error("the store could not be read, trying again: %s", error)
+
+    async def _nap(self) -> None:
+        await asyncio.sleep(GLANCE)
+        for _ in range(round(self._sweep * random.uniform(0.8, 1.2) / GLANCE) - 1):
+            if self._stirred:
+                break
+            await asyncio.sleep(GLANCE)
+        self._stirred = False
+
+    async def _look(self) -> None:
+        """Hint, or run, what the rows call runnable and nobody has started. A worker without room leaves that to others."""
+        free = self._concurrency - self._running.total()
+        if self._store is None or free <= 0:
+            return
+        ready, _ = await self._store.runnable(self._agents(), self._concurrency + SIGHT)
+        now, touched, self._touched = time.monotonic(), self._touched, set()
+        known, self._found = self._found, {}
+        for thread_id in [one for one in ready if one not in self._running]:
+            found = self._found[thread_id] = known.get(thread_id) or _Found(now)
+            if found.hinted is None and (thread_id in touched or now - found.first >= GLANCE):
+                found.hinted = now
+                await self._hint(thread_id)
+            elif found.hinted is not None and now - found.hinted >= (2 * self._sweep if self._away_until is None else 0.0) and free > 0:
+                free -= 1
+                self._take(thread_id)
+        self._stirred = self._stirred or any(found.hinted is None or self._away_until is not None for found in self._found.values())
+
+    def _take(self, thread_id: str) -> None:
+        """Run it here."""
+        self.swept += 1
+        del self._found[thread_id]
+        asyncio.ensure_future(self._taken(thread_id)).add_done_callback(_seen)
+
+    async def _taken(self, thread_id: str) -> None:
+        with suppress(WakeFailed):
+            if (delay := await self._tracked(thread_id)) is not None:
+                await self._hint(thread_id, delay)
+        self._stirred = True  # there is room again
+
+
+def _said(error: Exception) -> tuple[str, str]:
+    return type(error).__name__, str(error).partition("\n")[0]
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """Its error is logged already, whether somebody still waits for it or not."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Any) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(work)

@@ -1,0 +1,141 @@
+"""Restate as the clock and the courier: a virtual object per thread, whose exclusive `wake` runs one wake and sends itself what is due.
+
+Its journal holds ids and times, nothing of what threads say. There is no `ctx.run`: what a wake does is in the thread's log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import httpx
+import hypercorn.asyncio
+import hypercorn.config
+import restate
+
+from ..clock import duration
+from .courier import PATIENCE, RETRY, Courier
+
+log = logging.getLogger("ownloop")
+
+RETRIES = restate.InvocationRetryPolicy(timedelta(seconds=0.2), 2.0, timedelta(seconds=10), max_attempts=20, on_max_attempts="kill")
+"""Of a wake that could not be run. A killed hint is a lost one: the sweep finds the thread, and the object is free again."""
+LAST_WORDS = 5.0
+"""Seconds at the end for wakes to tell the server that they have ended. Those that do not are tried again elsewhere, and the rows know."""
+
+
+class Restate(Courier):
+    """`App(url, engine=Restate("http://restate:8080"))`. Needs `pip install "ownloop[restate]"` and a Restate server.
+
+    Args:
+        ingress: where the server takes calls; with several nodes, all of them or their load balancer.
+        admin: where it is told of this service. None: somebody else registers it.
+        listen: host and port at which this process takes wakes. Workers on one machine may share it.
+        url: how the server reaches the workers, all of them behind one address; default `listen`.
+        longest: longer than any wake, tools included. A wake that takes longer is tried again beside itself, and its lease keeps the other one out.
+        name: of the service: one per store.
+        sweep: how often each worker looks at the rows for what was lost.
+        headers: sent to the server, for instance {"Authorization": "Bearer …"}.
+        identity_keys: public keys of the server; calls that it did not sign are refused.
+    """
+
+    def __init__(
+        self,
+        ingress: str | Sequence[str] = "http://localhost:8080",
+        *,
+        admin: str | None = "http://localhost:9070",
+        listen: str = "127.0.0.1:9080",
+        url: str | None = None,
+        longest: timedelta | str = "1d",
+        name: str = "ownloop",
+        sweep: timedelta | str = "2s",
+        headers: Mapping[str, str] | None = None,
+        identity_keys: Sequence[str] = (),
+    ) -> None:
+        self._ingress = deque([ingress] if isinstance(ingress, str) else ingress)
+        super().__init__(f"Restate at {self._ingress[0]}", sweep)
+        self._admin, self._listen, self._url, self._service = admin, listen, url or f"http://{listen}", name
+        self._longest, self._headers, self._keys = duration(longest), dict(headers or {}), list(identity_keys)
+        self._sender: tuple[asyncio.AbstractEventLoop, httpx.AsyncHTTPTransport] | None = None
+
+    async def send(self, thread_id: str, delay: float) -> None:
+        path = f"/{self._service}/{thread_id}/wake/send" + (f"?delay={round(delay * 1000)}ms" if delay >= 0.001 else "")
+        for left in reversed(range(len(self._ingress))):
+            try:
+                await self._post(self._ingress[0] + path)
+                break
+            except httpx.HTTPError:
+                self._ingress.rotate(-1)  # the next one is asked first from now on
+                if not left:
+                    raise
+
+    async def _post(self, url: str) -> None:
+        """By the transport, because a client writes a line into the log for each request."""
+        loop = asyncio.get_running_loop()
+        if self._sender is None or self._sender[0] is not loop:
+            self._sender = loop, httpx.AsyncHTTPTransport()
+        request = httpx.Request("POST", url, headers=self._headers, extensions={"timeout": httpx.Timeout(PATIENCE / 2).as_dict()})
+        answer = await self._sender[1].handle_async_request(request)
+        await answer.aread()
+        answer.request = request
+        answer.raise_for_status()
+
+    async def deliver(self, stop: asyncio.Event) -> None:
+        config = hypercorn.config.Config()
+        config.bind = [f"fd://{self._socket().detach()}"]
+        config.loglevel, config.graceful_timeout = "ERROR", self._longest.total_seconds()
+        app = restate.app([self._threads()], identity_keys=self._keys)
+        serving = asyncio.ensure_future(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))
+        told, registering = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._register())
+        try:
+            await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving}, timeout=LAST_WORDS)
+            if serving.done():
+                serving.result()
+        finally:
+            for task in (serving, told, registering):
+                task.cancel()
+
+    def _socket(self) -> socket.socket:
+        """One that other workers of this machine may share: the kernel gives each connection to one of them."""
+        host, _, port = self._listen.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, reuse_port=True)
+
+    def _threads(self) -> restate.VirtualObject:
+        threads = restate.VirtualObject(
+            self._service,
+            inactivity_timeout=self._longest,
+            abort_timeout=self._longest,
+            journal_retention=timedelta(),
+            idempotency_retention=timedelta(),  # the server gives each hint a key of its own, and would keep it for a day
+            state_preload=False,
+            invocation_retry_policy=RETRIES,
+        )
+
+        @threads.handler()
+        async def wake(ctx: restate.ObjectContext) -> None:
+            delay = await self.run(ctx.key())
+            if delay is not None:
+                ctx.object_send(wake, ctx.key(), None, send_delay=timedelta(seconds=delay))
+
+        return threads
+
+    async def _register(self) -> None:
+        """Tell the server where the workers are, until it has heard."""
+        pause, is_told = 0.05, False
+        while self._admin is not None:
+            await asyncio.sleep(pause)
+            try:
+                async with httpx.AsyncClient(headers=self._headers, timeout=10.0) as client:
+                    answer = await client.post(f"{self._admin}/deployments", json={"uri": self._url})
+                    answer.raise_for_status()
+                return
+            except httpx.HTTPError as error:
+                if not is_told:
+                    log.error("%s could not be told of the workers at %s (%s), trying again", self._admin, self._url, error)
+                pause, is_told = RETRY, True

@@ -1,0 +1,229 @@
+"""The Restate engine keeps every promise of an engine, on a cluster of three nodes, and tells it nothing but ids and times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
+import postgres_server
+import restate_cluster
+from engine_trials import SECRET, add_writer, done, effects, once, tell_everything, until, worker
+from restate_cluster import Cluster
+from temporal_server import free_port
+
+from ownloop import App
+from ownloop.engines import Restate, courier, restate
+from ownloop.testing import EngineContract
+
+_services = count()
+# hypercorn 0.18 drops a coroutine when a connection closes while the server stops.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'TCPServer._idle_timeout' was never awaited")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    try:
+        restate_cluster.binary()
+    except restate_cluster.NotHere as error:
+        pytest.skip(str(error))
+    with restate_cluster.restate() as started:
+        yield started
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/a.db"
+
+
+@pytest.fixture
+def options(cluster: Cluster) -> dict[str, Any]:
+    """Of an engine with a service and a port of its own."""
+    listen = f"127.0.0.1:{free_port()}"
+    return {"ingress": cluster.ingress, "admin": cluster.admin, "listen": listen, "name": f"test{next(_services)}", "sweep": "1s"}
+
+
+class TestRestateOnPostgres(EngineContract):
+    @pytest.fixture(autouse=True)
+    def _schema(self, options: dict[str, Any]) -> Iterator[None]:
+        self.url, self.options = postgres_server.empty_url(), options
+        yield
+        postgres_server.done_with(self.url)
+
+    def make_app(self, **options: Any) -> App:
+        return App(self.url, engine=Restate(**self.options), **options)
+
+
+@pytest.mark.soak
+class TestRestateOnSqlite(EngineContract):
+    @pytest.fixture(autouse=True)
+    def _place(self, options: dict[str, Any], url: str) -> None:
+        self.url, self.options = url, options
+
+    def make_app(self, **options: Any) -> App:
+        return App(self.url, engine=Restate(**self.options), **options)
+
+
+# ---- what Restate is told ------------------------------------------------------------------------------------------------------
+
+
+async def test_its_tables_hold_ids_and_times_and_nothing_of_what_threads_say(
+    cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "PATIENCE", 20.0)  # every hint arrives
+    monkeypatch.setattr(restate, "PATIENCE", 20.0)
+    monkeypatch.setattr(restate, "RETRIES", replace(restate.RETRIES, initial_interval=timedelta(seconds=2)))  # time enough to look
+    service, seen = options["name"], list[str]()
+    app = App(url, engine=Restate(**options))
+    await register(cluster, options, url)
+    add_writer(app, tmp_path / "lines", 2, nap="600ms")
+    looking = asyncio.ensure_future(look(cluster, service, seen))
+    threads = await tell_everything(app)
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    everything = "".join(seen)
+    assert SECRET not in everything
+    assert all(thread in everything for thread in threads)
+    assert "WakeFailed" in everything, "errors were seen, and what they say"
+    assert not cluster.query(f"SELECT * FROM state WHERE service_name = '{service}'")
+    kept = cluster.query(f"SELECT id FROM sys_invocation WHERE target_service_name = '{service}' AND status = 'completed'")
+    assert not kept, "nothing is kept of wakes that have ended"
+
+
+async def look(cluster: Cluster, service: str, seen: list[str]) -> None:
+    """Everything that Restate knows of this service while it runs: invocations with their errors, journals, and what waits."""
+    while True:
+        for query in (f"sys_invocation WHERE target_service_name = '{service}'", f"sys_inbox WHERE service_name = '{service}'", "sys_journal"):
+            seen.append(json.dumps(await asyncio.to_thread(cluster.query, f"SELECT * FROM {query}")))
+        await asyncio.sleep(0.1)
+
+
+async def register(cluster: Cluster, options: dict[str, Any], url: str) -> None:
+    """Have the service known, as it is after the first start of a worker."""
+    async with App(url, engine=Restate(**options)):
+        await until(lambda: cluster.query(f"SELECT * FROM sys_service WHERE name = '{options['name']}'"), "the service is registered")
+
+
+# ---- faults --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(
+    cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path
+) -> None:
+    """The cluster of the tests gives a connection up after 3 s without an answer."""
+    await register(cluster, options, url)
+    engine = Restate(**options)
+    app = App(url, engine=engine)
+    add_writer(app, tmp_path / "lines", 1, blocks=4.5)
+    async with app:
+        threads = [await app.start("writer")]
+        await done(app, threads)
+    assert (engine.refused, engine.swept) == (0, 0)
+    assert effects(tmp_path / "lines") == once(threads, 1)
+
+
+async def test_an_overlap_that_restate_makes_is_refused_by_the_lease_and_counted(
+    cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path
+) -> None:
+    """A wake takes longer than `longest`: Restate gives it up (after 5 s of its own) and tries it again while it runs."""
+    await register(cluster, {**options, "longest": "200ms"}, url)
+    engine = Restate(**options, longest="200ms")
+    app = App(url, engine=engine)
+    path = tmp_path / "lines"
+    add_writer(app, path, 1, takes=8.0)
+    async with app:
+        threads = [await app.start("writer")]
+        await done(app, threads)
+    assert engine.refused
+    assert effects(path) == effects(path.with_suffix(".began")) == once(threads, 1)
+
+
+async def test_a_worker_that_dies_is_replaced_by_one_behind_the_same_address(options: dict[str, Any], url: str, tmp_path: Path) -> None:
+    path, engine = tmp_path / "lines", Restate(**options)
+    app = App(url, engine=engine, lease="2s")
+    with worker("Restate", options, url=url, path=path, lease="2s", steps=3, takes=0) as first:
+        threads = [await app.start("writer") for _ in range(5)]
+        await until(lambda: effects(path), "it works")
+        add_writer(app, path, 3)
+        async with app:
+            os.kill(first.pid, signal.SIGKILL)
+            await until(lambda: in_doubt_or_done(app, threads), "all end or ask")
+    assert all(times == 1 for times in effects(path).values())
+
+
+async def in_doubt_or_done(app: App, threads: list[str]) -> bool:
+    """A call that the kill cut off is asked about: here the file knows."""
+    asked = {one.thread_id for one in await app.interrupts(kind="in_doubt")}
+    rows = [await app.store.thread(thread) for thread in threads]
+    return all(row is not None and (row.status == "done" or row.id in asked) for row in rows)
+
+
+async def test_hints_that_restate_takes_and_never_delivers_are_a_delay(cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path) -> None:
+    await register(cluster, options, url)
+    engine = Restate(**{**options, "listen": f"127.0.0.1:{free_port()}", "admin": None})
+    app = App(url, engine=engine)
+    add_writer(app, tmp_path / "lines", 1)
+    async with app:
+        threads = [await app.start("writer")]
+        await done(app, threads)
+    assert engine.swept
+    assert effects(tmp_path / "lines") == once(threads, 1)
+
+
+async def test_while_the_cluster_is_away_nobody_fails_and_threads_go_on(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    away = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    engine = Restate(away, admin=away[0], listen=f"127.0.0.1:{free_port()}", sweep="1s")
+    app = App(url, engine=engine)
+    add_writer(app, tmp_path / "lines", 3)
+    with caplog.at_level(logging.WARNING, "ownloop"):
+        async with app:
+            threads = [await app.start("writer") for _ in range(3)]
+            await app.send(threads[0], "hello")
+            await done(app, threads)
+    assert sum("takes no hints" in record.message for record in caplog.records) == 1
+    assert sum("could not be told of the workers" in record.message for record in caplog.records) == 1
+    assert engine.swept
+    assert effects(tmp_path / "lines") == once(threads, 3)
+
+
+async def test_a_node_is_killed_under_load_and_every_effect_happens_once(cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path) -> None:
+    await killed(cluster, options, url, tmp_path, threads=30, steps=4, nodes=[1])
+
+
+@pytest.mark.soak
+async def test_every_node_is_killed_in_turn(cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path) -> None:
+    await killed(cluster, options, url, tmp_path, threads=100, steps=10, nodes=[0, 1, 2, 0, 1, 2])
+
+
+async def killed(cluster: Cluster, options: dict[str, Any], url: str, folder: Path, *, threads: int, steps: int, nodes: list[int]) -> None:
+    app, path = App(url, engine=Restate(**options)), folder / "lines"
+    add_writer(app, path, steps, nap="100ms")
+    async with app:
+        started = [await app.start("writer") for _ in range(threads)]
+        for place, number in enumerate(nodes):
+            share = threads * steps * (2 * place + 1) // (2 * len(nodes) + 1)
+            await until(lambda share=share: effects(path).total() >= share, f"{share} effects", 120)
+            cluster.nodes[number].kill()
+            started.append(await app.start("writer"))
+            await done(app, started[-1:], 60)
+            cluster.nodes[number].start()
+            await asyncio.to_thread(cluster.wait)
+        await done(app, started, 120)
+        ended = time.monotonic()
+    assert time.monotonic() - ended < restate.LAST_WORDS + 10, "calls of nodes that are gone do not hold up the end"
+    assert effects(path) == once(started, steps)
