@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,7 +15,7 @@ from . import deciding, forking, ids, watch
 from .calls import model_value, result_type
 from .clock import Clock, duration
 from .engines.base import Engine
-from .engines.urls import default_engine
+from .engines.urls import engine_for
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, OwnloopError, ThreadBusy, ThreadEnded, only_suspends
 from .events import Delta, Draft, Event, Json, Progress, sparse
 from .history import History, Request, interrupt_of
@@ -103,8 +104,9 @@ class App:
             ValueError: another handler has that name.
             TypeError: two intents have one name.
         """
-        if not is_async(handler):
-            raise TypeError(f"{getattr(handler, '__name__', handler)!r} is no async function; write `async def handler(thread): …`")
+        if not is_async(handler) or any(isinstance(one, list | dict | set) for one in getattr(handler, "__defaults__", None) or ()):
+            shown = getattr(handler, "__name__", handler)
+            raise TypeError(f"{shown!r}: write `async def bot(thread): …`, without a default that can change: wakes share nothing but the log")
         chosen = name or handler.__name__
         known = self.agents.get(chosen)
         if known is not None and known.handler != handler:
@@ -135,7 +137,7 @@ class App:
                 setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board)
                 self._runner = Runner(setting, self.agents, self._deps, self._agent_name)
                 self._keeper = keeper
-                self._engine = self._engine or default_engine(self.store, self.agents.keys, self._concurrency)
+                self._engine = engine_for(self._engine, self.store, self.agents.keys, self._concurrency)
             return self._runner
 
     async def _wake(self, thread_id: str, tx: Any = None) -> None:
@@ -174,6 +176,8 @@ class App:
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C, then stop in order."""
+        if threading.current_thread() is not threading.main_thread():
+            raise OwnloopError("app.run() takes SIGTERM and Ctrl-C, and only the main thread hears them; elsewhere write `async with app:`")
         asyncio.run(self._serve_until_told())
 
     async def _serve_until_told(self) -> None:
@@ -238,8 +242,7 @@ class App:
         "NAME.progress" with {"done", "total", "text"} is the progress of the job that will end with NAME and the same key: only the latest is kept.
         """
         await self._open()
-        value = self._redact(model_value(payload))
-        if value is None:
+        if (value := self._redact(model_value(payload))) is None:
             raise ValueError("payload=None: a wait that times out gives None, so an event carries something; send {} or True")
         if name.endswith(".progress") and isinstance(value, dict) and "done" in value:
             await self._board.write(event_key(name.removesuffix(".progress"), key), value)

@@ -16,6 +16,8 @@ from .wake import Wake
 
 T = TypeVar("T")
 
+UNAWAITED = "step.approved(…) was called without `await`"
+"""Stands among what a branch has met from the call of `approved` until it is awaited."""
 MOMENT = 25
 """Turns of the event loop in which siblings of a `gather` can read what is recorded for them."""
 
@@ -106,6 +108,8 @@ class Branch:
             raise ProgramChanged(self.log.id, f"{what}, and this program passed it by")
 
     def _unread(self) -> str | None:
+        if UNAWAITED in self.met:
+            return UNAWAITED
         for request in self.log.requests.values():
             if request.kind in ("approval", "result") and request.event.op not in self.met and not self._is_granted(request):
                 state = "open" if self.wake.history.closing(request, self.upto) is None else request.event.data["kind"] + " and not granted"

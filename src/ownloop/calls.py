@@ -292,8 +292,11 @@ def _written(call: Run, value: Any) -> dict[str, Json]:
         call.returns.validate_python(plain)
         return {"value": plain}
     except (ValueError, TypeError, RecursionError) as error:
-        log.warning("%s of %s returned a %s that cannot be written (%s)", call.key, call.step_id, type(value).__qualname__, clip(str(error), 200))
-        return {"value": None, "unwritable": type(value).__qualname__}
+        kind = type(value).__qualname__
+        log.warning(
+            "%s of %s returned %s, which is no JSON (%s), and gives None; return JSON or a model", call.key, call.step_id, kind, clip(str(error), 200)
+        )
+        return {"value": None, "unwritable": kind}
 
 
 def _outcome(event: Event, call: Run) -> Outcome[Any]:
@@ -319,7 +322,7 @@ def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> A
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
         name = getattr(adapter._type, "__name__", None) or str(adapter._type)
-        raise ProgramChanged(step_id, f"what {what} recorded is no {name} any more ({where}: {first['msg']})") from None
+        raise ProgramChanged(step_id, f"{what} holds {clip(repr(value), 200)}, and that is no {name} ({where}: {first['msg']})") from None
 
 
 @lru_cache(maxsize=1024)
@@ -370,9 +373,13 @@ def error_json(error: BaseException) -> dict[str, Json]:
     }
 
 
+_HINTS = {"'coroutine' object": "is an `await` missing?", "Instance is frozen": "people edit calls; a program passes others: step.run(fn, …)"}
+
+
 def _message(error: BaseException) -> str:
     with suppress(Exception):  # a __str__ that fails must not hide the failure
-        return str(error).encode("utf-8", "replace").decode()
+        text = str(error).encode("utf-8", "replace").decode()
+        return text + next((f"; {hint}" for part, hint in _HINTS.items() if part in text), "")
     return f"<{type(error).__name__} whose message cannot be shown>"
 
 

@@ -12,7 +12,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Self
 
-import httpx
+try:
+    import httpx
+except ImportError as error:
+    raise ImportError("ownloop.client needs httpx; install it with: pip install 'ownloop[server]'") from error
 
 from . import errors, ids
 from .errors import NotFound, OwnloopError

@@ -29,7 +29,7 @@ def answer(interrupt: Interrupt, verb: Verb, actor: Actor, value: Any, note: str
     """
     interrupt.may(verb, actor)
     if len(note) > NOTE_LIMIT:
-        raise ValueError(f"the note has {len(note)} characters; at most {NOTE_LIMIT:,} are kept")
+        raise ValueError(f"the note has {len(note)} characters; at most {NOTE_LIMIT:,} are kept, nothing was decided: shorten it")
     data: dict[str, Json] = {"request": interrupt.seq, **sparse(note=redact(note) or None, groups=list(actor.groups) or None)}
     data["kind"] = DECIDES[verb]
     if verb == "edit":
@@ -77,10 +77,11 @@ def _by_schema(interrupt: Interrupt, value: Json) -> bool:
     if interrupt.schema is None:
         return False
     try:
-        jsonschema = importlib.import_module("jsonschema")
+        validator = importlib.import_module("jsonschema").Draft202012Validator
     except ImportError:
         return False
-    errors = sorted(jsonschema.Draft202012Validator(interrupt.schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
+    checked = validator(interrupt.schema, format_checker=validator.FORMAT_CHECKER)  # a date must be one: the answer counts for ever
+    errors = sorted(checked.iter_errors(value), key=lambda error: list(map(str, error.path)))
     if errors:
         raise InvalidEdit(interrupt, [(_pointer(error.path), error.message) for error in errors])
     return True

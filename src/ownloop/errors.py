@@ -81,7 +81,7 @@ class NotAllowed(OwnloopError):
     """The policy does not let this actor give this answer."""
 
     def __init__(self, interrupt: Interrupt, by: Actor, rule: str) -> None:
-        super().__init__(f"{by.id} may not decide {interrupt.id}: {rule}")
+        super().__init__(f"{by.id} may not decide {interrupt.id}: {rule}; nothing was decided")
         self.interrupt = interrupt
         self.by = by
 
@@ -105,7 +105,7 @@ class NotFound(OwnloopError):
 
     def __init__(self, what: str, value: object, known: Iterable[str] = ()) -> None:
         names = ", ".join(sorted(known))
-        super().__init__(f"no {what} {value!r} here" + (f"; known: {names}" if names else "; check the id, the key and the store's URL"))
+        super().__init__(f"no {what} {value!r} here" + (f"; known: {names}" if names else "; check the store's URL, and the id or (agent, key)"))
         self.what = what
         self.value = value
 
@@ -136,7 +136,7 @@ class StepIgnored(OwnloopError):
     """The program asked for the next step although it had done nothing for this one."""
 
     def __init__(self, agent: str, intent: str, step_id: str) -> None:
-        super().__init__(f"{agent} passed {intent} by ({step_id}): add a case that runs, asks or answers something, or call step.close()")
+        super().__init__(f"{agent} passed {intent} by ({step_id}): add a case that awaits step.run(…), step.ask(…) …, or step.close()")
         self.step_id = step_id
         self.intent = intent
 
@@ -176,7 +176,7 @@ class StepFailed(OwnloopError):
     """`Outcome.value` was read although the call failed."""
 
     def __init__(self, error: Any) -> None:
-        super().__init__(f"{error.type}: {error.message}" + (f" (at {error.where})" if error.where else ""))
+        super().__init__(f"{error.type}: {error.message}" + (f" (at {error.where})" if error.where else "") + "; look at Outcome.ok before .value")
         self.error = error
 
 
@@ -197,8 +197,8 @@ class StoreFull(StoreError):
 class StoreReadOnly(StoreError):
     """The file, its folder or the connection does not allow writing."""
 
-    def __init__(self, where: str) -> None:
-        super().__init__(f"{where} cannot be written; nothing was changed. Give this user the right to write the file and its folder")
+    def __init__(self, where: str, next_step: str = "Give this user the right to write the file and its folder") -> None:
+        super().__init__(f"{where} cannot be written; nothing was changed. {next_step}")
 
 
 class StoreBusy(StoreError):
@@ -212,7 +212,7 @@ class NotAStore(StoreError):
     """The file or database holds something else."""
 
     def __init__(self, where: str, why: str) -> None:
-        super().__init__(f"{where} is not an ownloop store ({why}); it was left as it is. Name another file")
+        super().__init__(f"{where} is not an ownloop store ({why}); it was left as it is. Name another one")
 
 
 class NewerSchema(StoreError):

@@ -161,8 +161,7 @@ class StepLog:
 
     def has_news(self, now: datetime) -> bool:
         """Whether something it waited for has come, or is due."""
-        waiting = self.open_requests()
-        if not waiting:
+        if not (waiting := self.open_requests()):
             return True
         closings = (request.closing for request in self.requests.values())
         came = any(closing is not None and closing.seq > self.last_own for closing in closings)
@@ -234,8 +233,7 @@ class History:
         self.retried = 0
         self.counters = Counters()
         known = list(events)
-        last = max((event for event in known if event.kind == "compacted"), key=lambda event: event.seq, default=None)
-        if last is not None:
+        if (last := max((event for event in known if event.kind == "compacted"), key=lambda event: event.seq, default=None)) is not None:
             self.compacted, self.counters = last, Counters.from_json(last.data["counters"])
         self.add(known)
 
@@ -371,8 +369,7 @@ class History:
             op.request = step.requests[event.seq] = self.requests[event.seq] = Request(event)
 
     def _close(self, event: Event) -> None:
-        request = self.requests.get(event.data["request"])
-        if request is None:
+        if (request := self.requests.get(event.data["request"])) is None:
             return
         if event.kind == "vote":
             request.votes.append(event)
@@ -471,8 +468,7 @@ class History:
             return event.seq > self.counters.read
         if event.step_id is None:
             return False
-        request = self.requests.get(event.data.get("request", event.seq))
-        if request is not None and request.kind == "child":
+        if (request := self.requests.get(event.data.get("request", event.seq))) is not None and request.kind == "child":
             return True
         step = self.steps[event.step_id]
         return bool(step.open_requests() or step.doubts()) if step.is_named else event.step_id not in gone

@@ -40,6 +40,8 @@ class Intent(BaseModel):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.intent_name = snake_case(cls.__name__)
+        if not cls.model_config.get("frozen"):
+            raise TypeError(f"{_path(cls)} is not frozen: what people approve must be what runs; leave frozen out of its model_config")
 
 
 class UnknownIntent(Intent):
@@ -119,7 +121,7 @@ def schema_of(annotation: Any) -> dict[str, Json]:
 
 def load_intent(name: str, arguments: Mapping[str, Json], known: Mapping[str, type[Intent]]) -> Intent:
     """A recorded call as its class, or as `UnknownIntent` with the reason."""
-    why = f"no class is named {name!r}; known: {', '.join(sorted(known)) or 'none'}"
+    why = f"UnknownIntent: no class is named {name!r}; known: {', '.join(sorted(known)) or 'none'}"
     if (intent := known.get(name)) is not None:
         try:
             return intent.model_validate(dict(arguments))
@@ -133,8 +135,7 @@ def find_intents(function: Callable[..., Any], frame: types.FrameType | None = N
 
     `frame` is where it was called: under `from __future__ import annotations` classes of an enclosing function are found there.
     """
-    declared = getattr(function, "intents", None)
-    if declared is not None:
+    if (declared := getattr(function, "intents", None)) is not None:
         return members(declared)
     target = function if inspect.isroutine(function) else getattr(type(function), "__call__", function)
     annotation = _return_annotation(inspect.unwrap(target), frame)

@@ -134,7 +134,7 @@ class ApprovalPolicy:
         object.__setattr__(self, "expires", None if self.expires is None else duration(self.expires))
         object.__setattr__(self, "escalate", tuple((duration(after), whom) for after, whom in self.escalate))
         if self.quorum < 1:
-            raise ValueError(f"quorum={self.quorum}; at least one person must agree")
+            raise ValueError(f"quorum={self.quorum}; at least one person must agree: write quorum=1, or ask nobody")
         if not self.allow or set(self.allow) - set(ALL):
             raise ValueError(f"allow={self.allow!r}; choose from {', '.join(ALL)}")
         if self.on_expiry not in get_args(OnExpiry):
@@ -160,9 +160,9 @@ class ApprovalPolicy:
     def refuses(self, actor: Actor) -> str | None:
         """Why this actor may not answer, or None."""
         if actor.is_in(self.not_by):
-            return f"the policy excludes {', '.join(self.not_by)}"
+            return f"the policy excludes {', '.join(self.not_by)}, so somebody else has to"
         if self.by and not actor.is_in(self.by):
-            return f"the policy asks for {', '.join(self.by)}"
+            return f"the policy asks for {', '.join(self.by)}, so let one of them decide"
         return None
 
     def satisfied_by(self, votes: Sequence[Vote]) -> bool:

@@ -189,8 +189,9 @@ class _OneWake:
         try:
             return {"value": self._wake.setting.redact(to_json(self._agent.returns.dump_python(value, mode="json", warnings=False)))}
         except (ValueError, TypeError) as error:
-            log.warning("%s returned a %s that cannot be written: %s", self._agent.name, type(value).__qualname__, error)
-            return {"value": None, "unwritable": type(value).__qualname__}
+            kind = type(value).__qualname__
+            log.warning("%s returned a %s that cannot be written (%s), its value is None; return JSON or a model", self._agent.name, kind, error)
+            return {"value": None, "unwritable": kind}
 
     def _read(self) -> int:
         """Up to where messages have been read: by a selection, or by this turn, whose snapshot held them; not what came while the model was asked."""

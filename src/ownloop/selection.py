@@ -53,8 +53,7 @@ async def _failed(wake: Wake, error: Exception, noted: Mapping[str, Json]) -> No
 
 def is_transient(error: BaseException) -> bool:
     """A failure that passes: it says so itself, a 408, 425, 429 or 5xx, a connection or a timeout."""
-    declared = getattr(error, "transient", None)
-    if declared is not None:
+    if (declared := getattr(error, "transient", None)) is not None:
         return bool(declared)
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from . import calls, waits
-from .branch import Branch
+from .branch import UNAWAITED, Branch
 from .clock import duration
 from .events import Json
 from .intents import Intent, argument_schema, load_intent, schema_digest
@@ -106,7 +106,7 @@ class Step(Generic[I]):
 
     # ---- people ----------------------------------------------------------------------------------------------------------------
 
-    async def approved(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> bool:
+    def approved(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> Coroutine[Any, Any, bool]:
         """Wait until people have decided; whether the call may run, with the arguments as `step.intent` has them now.
 
         Parks the thread. False means rejected, responded to or expired: `step.decision` says which, by whom and with what words.
@@ -115,6 +115,11 @@ class Step(Generic[I]):
         Raises:
             Expired: the deadline passed and `on_expiry="fail"`.
         """
+        self._branch.met.add(UNAWAITED)  # a coroutine is true: nothing starts in this step until it is awaited
+        return self._approved(policy, rules)
+
+    async def _approved(self, policy: ApprovalPolicy | None, rules: Rules) -> bool:
+        self._branch.met.discard(UNAWAITED)
         return self._branch.or_suspend(await self.request_approval(policy, **rules)).granted
 
     async def request_approval(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> Decision | None:

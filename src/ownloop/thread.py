@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from . import calls, ids, selection, waits
-from .branch import Branch
+from .branch import UNAWAITED, Branch
 from .errors import CallNoLongerValid, StepIgnored, TwoLoops, only_suspends
 from .events import Draft, Event, Json
 from .history import Events, StepLog, Usage
@@ -147,8 +147,7 @@ class Thread(Generic[D]):
         history = self._wake.history
         log = history.step(ids.step_id(self.id, name))
         log.arguments = arguments_of(intent) if intent is not None else {}
-        branch = self._named.get(name)
-        if branch is None:
+        if (branch := self._named.get(name)) is None:
             branch = self._named[name] = Branch(self._wake, log, history.head, covered=history.covered > 0)
         branch.begin_again(history.head)
         return Step(branch, self._agents, intent)
@@ -167,8 +166,7 @@ class Thread(Generic[D]):
         `summarize` gets what is covered, oldest first: the summary before (name "summary"), steps, messages and notes. The log keeps everything.
         """
         history = self._wake.history
-        covered = history.coverable(keep_last)
-        if not covered:
+        if not (covered := history.coverable(keep_last)):
             return
         upto, kept, counters = history.compaction(covered)
         before = [] if history.compacted is None else [history.compacted]
@@ -187,6 +185,8 @@ class Thread(Generic[D]):
 
     def _meet(self, decide: Any, frame: FrameType) -> None:
         """One place asks for steps; and what `decide` declares is known from now on."""
+        if not callable(decide):
+            raise TypeError(f"{decide!r} selects nothing; pass the function itself, thread.next_step(decide), and it is called when no step is open")
         caller: FrameType | None = frame
         while caller is not None and caller.f_code.co_filename.startswith(_PACKAGE):
             caller = caller.f_back
@@ -223,8 +223,7 @@ class Thread(Generic[D]):
         is_held = not log.is_touched and any(on is None or on == log.name for on in self._wake.holds)
         if not is_held and "hold" not in log.ops:
             return step
-        decision = await waits.hold(branch, log.selected.data.get("schema") if log.selected else None)
-        if decision is None:
+        if (decision := await waits.hold(branch, log.selected.data.get("schema") if log.selected else None)) is None:
             raise branch.suspend()
         branch.met.update(() if decision.granted else ("close",))
         return step if decision.granted else None
@@ -250,7 +249,7 @@ class Thread(Generic[D]):
             Suspend: it waits, or a call in it is in doubt.
             StepIgnored: nothing was done on it.
         """
-        is_ignored = branch.met <= {"hold"}  # whatever an earlier wake did on it: this program has no case for it
+        is_ignored = branch.met <= {"hold", UNAWAITED}  # whatever an earlier wake did on it: this program has no case for it
         await calls.end_doubts(branch)
         await branch.close_overdue()
         if branch.waiting or any(request.kind != "child" for request in branch.log.open_requests()):
@@ -330,8 +329,7 @@ class _Branches(Generic[T]):
             step_id = self._tasks.pop(task)
             if task.cancelled():
                 raise asyncio.CancelledError
-            error = task.exception()
-            if error is None:
+            if (error := task.exception()) is None:
                 self._results[step_id] = task.result()
             elif only_suspends(error):
                 self._parked.add(step_id)

@@ -215,8 +215,7 @@ def annotate(*, usage: Mapping[str, float] | None = None, **fields: Json) -> Non
 
     `usage` adds up over several requests: {"input_tokens", "output_tokens", "cost_usd", "requests"}; other fields replace those before.
     """
-    noted = _noted.get(None)
-    if noted is not None:
+    if (noted := _noted.get(None)) is not None:
         before = noted.get("usage") or {}
         together = {name: before.get(name, 0) + amount for name, amount in (usage or {}).items()}
         noted |= fields | ({"usage": {**before, **together}} if usage else {})
@@ -229,5 +228,5 @@ def current_call() -> Call:
         LookupError: outside a function that `step.run` started.
     """
     if (call := running.get(None)) is None:
-        raise LookupError("current_call() is only there inside a function that step.run(...) started")
+        raise LookupError("current_call() is only there inside a function that step.run(...) started; read it there and hand on what you need")
     return call

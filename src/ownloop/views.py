@@ -92,8 +92,7 @@ def step_view(history: History, step: StepLog) -> StepView:
 
 def operation(op: Op) -> Operation:
     """One operation as a value."""
-    request = op.request
-    if request is None:
+    if (request := op.request) is None:
         return _run(op, op.key.removeprefix("run:"))
     data = request.event.data
     name = data.get("question") or data.get("event") or data.get("agent") or data.get("call") or data.get("name") or ""

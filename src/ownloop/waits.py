@@ -23,6 +23,8 @@ from .tools import Outcome
 
 async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], Awaitable[str | None]], label: str | None) -> Decision | None:
     """See `Step.request_approval`. Known by intent, arguments and who must agree; `schema` stores the arguments' JSON Schema and gives its digest."""
+    if not isinstance(policy, ApprovalPolicy):
+        raise TypeError(f"{policy!r} is no ApprovalPolicy; write keywords, step.approved(by={policy!r}), or ApprovalPolicy(by={policy!r})")
     arguments = dict(branch.arguments)
     key = branch.key("approval", digest([branch.log.name, arguments, policy.who()])[:12], label)
     edited = _editor(branch, arguments)
@@ -82,6 +84,8 @@ async def question(
     """See `Step.request_answer`; a tuple of one holds the answer, which is None if the question expired."""
     adapter = type_adapter(str if schema is None and choices is None else schema if schema is not None else Any, f"schema={schema!r}")
     offered = None if choices is None else [model_value(choice) for choice in choices]
+    for choice in offered or ():
+        revive(adapter, choice, branch.log.id, f"choices={offered!r}")
     asked = adapter.json_schema() if schema is not None else {"type": "string"} if choices is None else {"enum": offered}
     shown = {"question": branch.wake.setting.redact(text), "schema": asked}
     shown |= sparse(choices=offered, policy=ApprovalPolicy(by=to).to_json() or None)
@@ -127,11 +131,9 @@ def children(branch: Branch, thread_ids: Sequence[str], result_type: Callable[[s
     branch.met.add("join")
     outcomes: list[Outcome[Any]] = []
     for thread_id in thread_ids:
-        request = branch.wake.history.child(thread_id)
-        if request is None:
+        if (request := branch.wake.history.child(thread_id)) is None:
             raise ProgramChanged(branch.log.id, f"{thread_id} is no child of this thread", "join what step.spawn(…) gave back")
-        closing = branch.wake.history.closing(request, branch.upto)
-        if closing is None:
+        if (closing := branch.wake.history.closing(request, branch.upto)) is None:
             branch.waiting = True
             return None
         outcomes.append(outcome_of(closing.data, result_type(request.event.data["agent"]), branch.log.id, "the child"))

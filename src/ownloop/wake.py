@@ -116,7 +116,7 @@ class Wake:
     def suspend(self) -> Suspend:
         """The exception that unwinds the handler."""
         self.raised = True
-        return Suspend()
+        return Suspend(f"a wake of {self.thread_id} has ended or waits, and nothing begins in it; act in its handler, or by a verb of the App")
 
     def _may_begin(self, selecting: bool) -> None:
         if self.sealed is not None or (self.stopping is not None and not selecting) or is_unwinding():

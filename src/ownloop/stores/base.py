@@ -253,7 +253,8 @@ class Store(Protocol):
         ...
 
     def renew(self, leases: Mapping[str, int], ttl: timedelta) -> dict[str, Pulse | None]:
-        """Prolong leases (thread id → epoch) that have not run out; None where the lease is lost. A lease that ran out is never revived.
+        """Prolong leases (thread id → epoch) that have not run out; None where the lease is lost. A lease that ran out is never revived. Left out is
+        what could not be asked: somebody's transaction holds its row, and it was not prolonged.
         Blocking; callable from any OS thread."""
         ...
 

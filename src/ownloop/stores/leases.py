@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import sys
 import threading
+import traceback
 from collections.abc import Collection
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from ..clock import Clock
 from .base import ENDED, Pulse, Store
 
 log = logging.getLogger("ownloop")
+
+LOOK = 1.0
+"""About how many seconds lie between looks at the event loops; one that does nothing for two of them is blocked."""
+PACKAGE = str(Path(__file__).parents[1])
 
 
 class Holder(Protocol):
@@ -45,11 +53,15 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
         self._unlisten = store.listen(self._heard)
         self._looks: set[asyncio.Task[None]] = set()
+        self._beats: dict[asyncio.AbstractEventLoop, threading.Event] = {}
+        self._silent: dict[asyncio.AbstractEventLoop, int] = {}
+        self._places: dict[asyncio.AbstractEventLoop, int] = {}
 
     def hold(self, holder: Holder) -> None:
         """Keep this wake's lease until `let_go`."""
         with self._lock:
-            self._held[holder.thread_id] = (holder, asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            self._held[holder.thread_id], self._places[loop] = (holder, loop), threading.get_ident()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ownloop-leases", daemon=True)
                 self._thread.start()
@@ -70,8 +82,32 @@ class LeaseKeeper:
         return list(self._held)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._ttl.total_seconds() / 3):
-            self._renew()
+        period = self._ttl.total_seconds() / 3
+        looks = max(1, round(period / LOOK))
+        for look in itertools.count(1):
+            if self._stopped.wait(period / looks):
+                return
+            self._listen_to_loops()
+            if look % looks == 0:
+                self._renew()
+
+    def _listen_to_loops(self) -> None:
+        """Tell once that an event loop is blocked, and where; what it should answer is counted in looks, which stop while the process does."""
+        with self._lock:
+            loops = {loop for _, loop in self._held.values() if not loop.is_closed()}
+        for loop in loops:
+            beat = self._beats.get(loop)
+            if beat is None or beat.is_set():
+                self._beats[loop], self._silent[loop] = threading.Event(), 0
+                _post(loop, self._beats[loop].set)
+            else:
+                self._silent[loop] += 1
+                if self._silent[loop] == 2:
+                    log.warning(
+                        "the event loop is blocked%s: no thread of this process moves until that returns; await it, or make it a plain `def` "
+                        "that step.run calls, which runs beside the loop",
+                        _where(self._places.get(loop)),
+                    )
 
     def _renew(self) -> None:
         with self._lock:
@@ -85,7 +121,9 @@ class LeaseKeeper:
             log.exception("leases could not be renewed")
             return
         for thread_id, (holder, loop) in held.items():
-            pulse = pulses.get(thread_id)
+            if thread_id not in pulses:
+                continue
+            pulse = pulses[thread_id]
             if pulse is not None:
                 _post(loop, holder.renewed, asked + self._ttl.total_seconds())
             self._tell(holder, loop, pulse)
@@ -127,6 +165,15 @@ class LeaseKeeper:
             _post(loop, holder.stop, status)
         elif mine is None:
             _post(loop, holder.stop, "lost")
+
+
+def _where(thread: int | None) -> str:
+    """The innermost line of the user's code that an OS thread is in, as " at bot.py:7 in bot"."""
+    frame = sys._current_frames().get(thread or 0)
+    foreign = ("site-packages", "asyncio", "threading.py", "runpy.py")
+    stack = [] if frame is None else traceback.extract_stack(frame)
+    own = [one for one in stack if not one.filename.startswith((PACKAGE, "<")) and not any(part in one.filename for part in foreign)]
+    return f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
 
 
 def _post(loop: asyncio.AbstractEventLoop, call: object, *args: object) -> None:

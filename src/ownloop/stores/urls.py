@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
@@ -22,16 +23,27 @@ def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
 
     Raises:
         ValueError: no store has that scheme.
+        ImportError: the extra with its driver is not installed.
     """
     if not isinstance(url_or_store, str):
         return url_or_store
     scheme = url_or_store.partition(":")[0]
     if scheme not in STORES or "://" not in url_or_store:
         known = ", ".join(f"{name}://…" for name in STORES)
-        raise ValueError(f"{url_or_store!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
+        raise ValueError(f"{masked(url_or_store)!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
     module, name = STORES[scheme]
-    made = getattr(import_module(module), name)
+    try:
+        made = getattr(import_module(module), name)
+    except ImportError as error:
+        raise ImportError(f"{scheme}://… needs a driver that is not installed ({error}); install it with: pip install 'ownloop[postgres]'") from error
     return cast(Store, made(clock) if scheme == "memory" else made(url_or_store, clock))
+
+
+def masked(url: str) -> str:
+    """The URL without its passwords, also where it is no proper URL: rather too much is hidden than too little."""
+    head, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    text = head + mark + re.sub(r"^([^:@/?#]*):.*@", r"\1:***@", rest, flags=re.DOTALL)
+    return re.sub(r"((?:ssl)?password=)[^&\s]*", r"\1***", text)
 
 
 def joined(store: Store, tx: Any) -> Store:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 
 from .. import ids
 from ..events import Draft, Event, Json, clip, sparse
+from ..interrupts import DECIDABLE
 from ..tools import running
 from ..watch import Heard, Watch
 from .redaction import redacted, redacted_json
@@ -191,8 +192,15 @@ class Telling(Watch):
         for draft in drafts:
             if draft.kind == "turn_ended":
                 log.info("%s: turn %d ends", wake.thread_id, wake.history.turn)
+                _tell_withdrawn(wake, {one.step_id for one in drafts})
             elif draft.kind == "started":
                 log.debug("%s starts in %s", draft.op, draft.step_id)
+                if "<lambda>" in (draft.op or ""):
+                    log.warning(
+                        "%s in %s: calls are known by their function's name, and all lambdas share one; use def, or tool(fn, name=…)",
+                        draft.op,
+                        draft.step_id,
+                    )
         return drafts
 
     def wrote(self, wake: Any, events: Sequence[Event]) -> None:
@@ -209,6 +217,14 @@ class Telling(Watch):
 
     def limited(self, limit: str, seconds: float) -> None:
         log.log(logging.INFO if seconds >= 1 else logging.DEBUG, "waited %.2f s for the rate limit %s", seconds, limit)
+
+
+def _tell_withdrawn(wake: Any, ended: set[str | None]) -> None:
+    """A handler that returns a value ends its turn, whatever still waits in it."""
+    waiting = [one for one in wake.history.requests.values() if one.is_open and one.kind in DECIDABLE and one.event.step_id in ended]
+    for one in waiting:
+        withdrawn = f"{ids.interrupt_id(wake.thread_id, one.event.seq)} ({one.kind} of {one.event.data.get('name')})"
+        log.warning("%s: the turn ends while %s waits, so it is withdrawn; return None to go on waiting", wake.thread_id, withdrawn)
 
 
 def _tell(wake: Any, event: Event) -> None:

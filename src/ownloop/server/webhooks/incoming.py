@@ -88,11 +88,12 @@ class Hook:
 class Hooks:
     """The sources whose webhooks are taken, by name.
 
-    hooks = Hooks()
+    Example:
+        hooks = Hooks()
 
-    @hooks.on("linear", secrets=[os.environ["LINEAR_SECRET"]])
-    async def linear(request: Request) -> Emit:
-        return Emit("issue.created", request.body["data"], key=request.body["data"]["id"])
+        @hooks.on("linear", secrets=[os.environ["LINEAR_SECRET"]])
+        async def linear(request: Request) -> Emit:
+            return Emit("issue.created", request.body["data"], key=request.body["data"]["id"])
     """
 
     sources: dict[str, Hook] = field(default_factory=dict)
