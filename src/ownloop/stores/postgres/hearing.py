@@ -22,8 +22,8 @@ PAUSE = 0.1
 class Ear:
     """Calls `heard` with what other stores have committed: the ids of threads, or None for "look yourself", as after every connecting."""
 
-    def __init__(self, place: Place, own: Collection[int], heard: Callable[[Collection[str] | None], None]) -> None:
-        self._place, self._own, self._heard = place, own, heard
+    def __init__(self, place: Place, is_own: Callable[[int], bool], heard: Callable[[Collection[str] | None], None]) -> None:
+        self._place, self._is_own, self._heard = place, is_own, heard
         self._thread: threading.Thread | None = None
         self._stopped, self._stopping = os.pipe()
         self.ready = threading.Event()
@@ -61,7 +61,7 @@ class Ear:
     def _listen(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         while not self._is_stopped(None, connection.fileno()):
             for notice in connection.notifies(timeout=0):
-                if notice.pid not in self._own:
+                if not self._is_own(notice.pid):
                     self._heard(None if notice.payload == "*" else (notice.payload,))
 
     def _is_stopped(self, seconds: float | None, also: int | None = None) -> bool:

@@ -42,15 +42,17 @@ class Joined(Verbs):
 
 
 def sender(tx: Any) -> Send:
-    """How to send a statement over this connection or session, by the driver it comes from."""
+    """How to send a statement over this connection or session, by the driver it comes from; a transaction stands for its connection."""
+    if type(tx).__name__.endswith("Transaction"):
+        tx = next((found for name in ("session", "connection", "_connection") if (found := getattr(tx, name, None)) is not None), tx)
     if isinstance(tx, psycopg.AsyncConnection):
         return _psycopg(tx)
     if isinstance(tx, psycopg.Connection):
         return _psycopg_sync(tx)
     drivers = {kind.__module__.partition(".")[0] for kind in type(tx).__mro__}
-    if "asyncpg" in drivers:
+    if "asyncpg" in drivers and hasattr(tx, "is_in_transaction"):
         return _asyncpg(tx)
-    if "sqlalchemy" in drivers:
+    if "sqlalchemy" in drivers and (hasattr(tx, "exec_driver_sql") or hasattr(tx, "get_bind")):
         return _sqlalchemy(tx)
     raise TypeError(
         f"tx={tx!r} is no connection that ownloop knows; pass a connection of psycopg or asyncpg, or a connection or session of SQLAlchemy"
@@ -103,8 +105,13 @@ def _sqlalchemy(tx: Any) -> Send:
         if not hasattr(tx, "exec_driver_sql"):
             connection = tx.connection()
             connection = await connection if inspect.iscoroutine(connection) else connection
+        is_async = inspect.iscoroutinefunction(type(connection).exec_driver_sql)
+        raw = await connection.get_raw_connection() if is_async else connection.connection
+        if connection.dialect.name != "postgresql":
+            raise TypeError(f"tx= is on {connection.dialect.name}; pass a connection or session on the Postgres database that holds the threads")
+        _check(not getattr(raw.dbapi_connection, "autocommit", False))
         written = query.format("$1" if connection.dialect.paramstyle == "numeric_dollar" else "%s")
-        if not inspect.iscoroutinefunction(type(connection).exec_driver_sql):
+        if not is_async:
             return await asyncio.to_thread(lambda: connection.exec_driver_sql(written, (value,)).scalar())
         return (await connection.exec_driver_sql(written, (value,))).scalar()
 

@@ -1,7 +1,8 @@
 """The connections that write. While all lanes are busy, calls gather, and the next free lane sends them as one statement: one commit for many.
 
 A refusal is an answer, so that calls may share a transaction; a call that would wait for a row answers "busy" and is sent again alone. An error of
-one is an error of all: nothing was written then, and each is sent alone. Nobody hears "ok" before the commit.
+one is an error of all: nothing was written then, and each is sent alone. Nobody hears "ok" before the commit. What waits for somebody else's
+transaction takes half of the connections at most, and one a thread, so that a row that is held for long stops nothing else.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from ...clock import Clock
 from ...errors import StoreError
+from ..rules import VALUE_LIMIT
 from .codec import dump
-from .connect import SAFE, SET_CLOCK, WAIT, Place, is_gone, lost, set_clock, translate
+from .connect import SAFE, SESSION, SET_CLOCK, WAIT, Place, is_answer, is_gone, lost, set_clock, translate
 
 T = TypeVar("T")
 
@@ -102,8 +105,10 @@ class _Waiting:
 
 
 class Lanes:
-    def __init__(self, pool: Pool, place: Place, clock: Clock) -> None:
-        self._pool, self._place, self._clock = pool, place, clock
+    """`unheard` is called when a call has been committed whose caller has stopped waiting."""
+
+    def __init__(self, pool: Pool, place: Place, clock: Clock, unheard: Callable[[], None] = lambda: None) -> None:
+        self._pool, self._place, self._clock, self._unheard = pool, place, clock, unheard
         self._one = place.sql("SELECT ownloop.append(%s::text::jsonb)::text").encode()
         self._brisk = place.sql("SELECT ownloop.append(%s::text::jsonb, false)::text").encode()
         self._many = place.sql("SELECT ownloop.append(value, false)::text FROM jsonb_array_elements(%s::text::jsonb)").encode()
@@ -112,17 +117,23 @@ class Lanes:
         self._spares: set[Connection] = set()
         self._running: set[asyncio.Task[Any]] = set()
         self._busy = 0
-        self.own: set[int] = set()
-        """Process ids of this store's connections: what they commit is not news from outside."""
+        self._patient = asyncio.Semaphore(place.connections // 2)
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._own: WeakValueDictionary[int, Connection] = WeakValueDictionary()
+
+    def is_own(self, pid: int) -> bool:
+        """Whether this is the process of a connection of this store: what it commits is not news from outside."""
+        connection = self._own.get(pid)
+        return connection is not None and not connection.closed
 
     async def call(self, call: dict[str, Any], *, alone: bool) -> Any:
         """Send a call; its answer after the commit. Whoever stops waiting does not stop the call."""
         text, again, thread = dump(call), call["do"] in REPEATABLE, call.get("thread", 0)
-        if alone:
-            return await self._send(self._one, text, again)
+        if alone or len(text) > VALUE_LIMIT:  # a value that others may be storing, too
+            return await self._send_patiently(text, again, thread)
         if self._busy < LANES and not self._waiting and thread not in self._flying:
             answer = await self._send_here(text, again, thread)
-            return answer if answer != BUSY else await self._send(self._one, text, again)
+            return answer if answer != BUSY else await self._send_patiently(text, again, thread)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(text, again, thread, future))
         self._wake()
@@ -138,6 +149,11 @@ class Lanes:
             self._flying.discard(thread)
             self._busy -= 1
             self._wake()
+
+    async def _send_patiently(self, text: str, again: bool, thread: int) -> Any:
+        """Wait for rows that others hold, behind the calls of this store that wait for the same thread."""
+        async with self._turns.setdefault(thread, asyncio.Lock()) if thread else asyncio.Lock(), self._patient:
+            return await self._send(self._one, text, again)
 
     def _wake(self) -> None:
         """A lane for what waits."""
@@ -199,7 +215,7 @@ class Lanes:
             answers = await self._with_connection(send, again=all(one.again for one in group))
         except psycopg.Error:  # one of them is wrong: nothing was written
             for one in group:
-                await self._send_one(one)
+                self._start(self._send_one(one))
         except BaseException as error:
             for one in group:
                 one.refuse(error)
@@ -210,19 +226,24 @@ class Lanes:
                 found = None if answer is None else json.loads(answer)
                 if found == BUSY:
                     self._start(self._send_one(one))
-                elif not one.future.done():
-                    one.future.set_result(found)
+                else:
+                    self._tell(one, found)
 
     async def _send_one(self, one: _Waiting) -> None:
         try:
-            answer = await self._send(self._one, one.text, one.again)
+            answer = await self._send_patiently(one.text, one.again, one.thread)
         except BaseException as error:
             one.refuse(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            if not one.future.done():
-                one.future.set_result(answer)
+            self._tell(one, answer)
+
+    def _tell(self, one: _Waiting, answer: Any) -> None:
+        if one.future.done():
+            self._unheard()
+        else:
+            one.future.set_result(answer)
 
     async def _send(self, statement: bytes, text: str, again: bool) -> Any:
         async def send(connection: Connection) -> Any:
@@ -233,6 +254,14 @@ class Lanes:
             return await self._with_connection(send, again=again)
         except psycopg.Error as error:
             raise translate(error, self._place) from error
+
+    async def borrowed(self, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        """Do something of your own on a connection; it may be done twice.
+
+        Raises:
+            StoreError, psycopg.Error
+        """
+        return await self._with_connection(work, again=True)
 
     # ---- connections -----------------------------------------------------------------------------------------------------------
 
@@ -253,8 +282,9 @@ class Lanes:
                 if not left:
                     raise
             except psycopg.OperationalError as error:
-                if not connection.closed and not is_gone(connection):
+                if is_answer(error):
                     raise
+                await connection.close()
                 if not again or not left:
                     raise lost(error, self._place) from error
             finally:
@@ -277,7 +307,7 @@ class Lanes:
                 await connection.close()
                 await self._give_back(connection)
             else:
-                self.own.add(connection.pgconn.backend_pid)
+                self._own[connection.pgconn.backend_pid] = connection
                 return connection
         raise StoreError(f"{self._place.name} gave no connection in {WAIT:g} s; nothing was written. See that the server runs, then try again")
 
@@ -287,6 +317,7 @@ class Lanes:
             return None
         try:
             connection = await Connection.connect(self._place.conninfo, autocommit=True)
+            await connection.execute(SESSION)
         except psycopg.OperationalError:
             return None
         self._spares.add(connection)

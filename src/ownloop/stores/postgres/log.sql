@@ -103,6 +103,9 @@ BEGIN
     IF d ? 'expires_in' THEN
         body := CASE WHEN body IS NULL THEN '{' ELSE left(body, -1) || ',' END || '"expires_at":' || expires || '}';
     END IF;
+    IF json_typeof(body::json) <> 'object' THEN  -- whoever calls: what is no JSON could never be read again
+        RAISE EXCEPTION 'the data of an event is a JSON object, and this is %', left(body, 80) USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO ownloop.events (thread, at, seq, request, kind, step, op, actor, data, big, covers)
     VALUES (me, moment, place, asked, what, coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), d ->> 'by', body, d -> 'big',
         CASE WHEN d ? 'covers' THEN ARRAY(SELECT jsonb_array_elements_text(d -> 'covers')::integer) END);

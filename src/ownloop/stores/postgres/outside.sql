@@ -6,8 +6,8 @@ DECLARE
     me bigint := (a ->> 'thread')::bigint;
     count integer := jsonb_array_length(a -> 'drafts');
 BEGIN
-    INSERT INTO ownloop.threads (number, agent, key, context, searched, parent, parent_seq, created_at, updated_at, head, woken, turns, last_end)
-    VALUES (me, a ->> 'agent', a ->> 'key', a ->> 'context', ownloop._searched(a ->> 'context'), above, above_seq, moment, moment, count, count,
+    INSERT INTO ownloop.threads (number, agent, key, context, searched, parent, parent_seq, created_at, updated_at, woken_at, head, woken, turns, last_end)
+    VALUES (me, a ->> 'agent', a ->> 'key', a ->> 'context', ownloop._searched(a ->> 'context'), above, above_seq, moment, moment, moment, count, count,
         coalesce((a ->> 'turns')::integer, 0), (a ->> 'end')::integer)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
@@ -45,7 +45,9 @@ BEGIN
     IF t.number IS NULL THEN
         RETURN '{"refused": "missing"}';
     END IF;
-    SELECT seq INTO known FROM ownloop.dedupe WHERE thread = t.number AND token = a ->> 'dedupe';
+    IF a ->> 'dedupe' IS NOT NULL THEN
+        SELECT seq INTO known FROM ownloop.dedupe WHERE thread = t.number AND token = a ->> 'dedupe';
+    END IF;
     IF known IS NOT NULL THEN
         RETURN jsonb_build_object('known', ownloop._event(t.number, known));
     ELSIF t.status IN ('cancelled', 'closed') THEN
@@ -54,8 +56,10 @@ BEGIN
         RETURN '{"refused": "moved"}';
     END IF;
     moment := ownloop.now();
-    PERFORM ownloop._append(t.number, t.head + ordinality::integer, moment, value) FROM jsonb_array_elements(a -> 'drafts') WITH ORDINALITY;
-    UPDATE ownloop.threads SET head = t.head + count, woken = t.head + count, updated_at = moment,
+    FOR place IN 1 .. count LOOP
+        PERFORM ownloop._append(t.number, t.head + place, moment, a -> 'drafts' -> (place - 1));
+    END LOOP;
+    UPDATE ownloop.threads SET head = t.head + count, woken = t.head + count, updated_at = moment, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
         barrier = CASE WHEN a ->> 'at_head' IS NULL THEN barrier ELSE t.head + count END, status = CASE status WHEN 'done' THEN 'open' ELSE status END
     WHERE number = t.number;
     IF a ->> 'dedupe' IS NOT NULL THEN
@@ -90,7 +94,7 @@ BEGIN
     ends := becomes IN ('cancelled', 'closed');
     PERFORM ownloop._append(t.number, t.head + 1, moment, CASE WHEN ends THEN d || jsonb_build_object('notice', 'thread.' || becomes) ELSE d END);
     UPDATE ownloop.threads SET head = t.head + 1, updated_at = moment, status = becomes, epoch = epoch + ends::integer,
-        woken = CASE WHEN a ->> 'verb' IN ('resume', 'retry') THEN t.head + 1 ELSE woken END,
+        woken = CASE WHEN a ->> 'verb' IN ('resume', 'retry') THEN t.head + 1 ELSE woken END, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
         released = CASE WHEN ends OR a ->> 'verb' = 'retry' THEN epoch + ends::integer ELSE released END,
         lease_until = CASE WHEN NOT ends THEN lease_until END, due = CASE WHEN NOT ends THEN due END
     WHERE number = t.number;
@@ -133,6 +137,7 @@ BEGIN
     END IF;
     PERFORM ownloop._append(t.number, t.head + 1, moment, a -> 'draft');
     UPDATE ownloop.threads SET head = t.head + 1, updated_at = moment, woken = CASE WHEN closes THEN t.head + 1 ELSE woken END,
+        woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
         status = CASE WHEN closes AND status = 'done' THEN 'open' ELSE status END WHERE number = t.number;
     PERFORM ownloop._tell(t.number, a ->> 'id');
     RETURN jsonb_build_object('at', moment, 'seq', t.head + 1);
@@ -161,7 +166,8 @@ BEGIN
         WHERE i.thread = waiting AND i.status = 'open' AND i.kind = 'event' AND i.name = m.name AND i.box = m.box ORDER BY i.seq LIMIT 1;
         CONTINUE WHEN wait.seq IS NULL;
         PERFORM ownloop._deliver(t, wait.seq, wait.step, wait.op, m, t.head + 1, moment);
-        UPDATE ownloop.threads SET head = t.head + 1, woken = t.head + 1, updated_at = moment, status = CASE status WHEN 'done' THEN 'open' ELSE status END
+        UPDATE ownloop.threads SET head = t.head + 1, woken = t.head + 1, updated_at = moment, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
+            status = CASE status WHEN 'done' THEN 'open' ELSE status END
         WHERE number = waiting;
         PERFORM ownloop._tell(waiting);
     END LOOP;
@@ -205,6 +211,9 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     made jsonb := '{"taken": true}';
 BEGIN
+    IF jsonb_typeof(context) <> 'object' THEN
+        RAISE EXCEPTION 'a context is a JSON object, and this is %', context USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     WHILE made ? 'taken' LOOP
         made := ownloop.append(jsonb_build_object('do', 'create', 'agent', agent, 'key', key, 'context', context::text,
             'thread', (extract(epoch FROM clock_timestamp()) * 1000)::bigint << 21 | floor(random() * 2097152)::bigint,
@@ -217,9 +226,13 @@ END $$;
 CREATE OR REPLACE FUNCTION ownloop.send(thread text, message text, actor text DEFAULT NULL, dedupe text DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    made jsonb := ownloop.append(jsonb_build_object('do', 'message', 'thread', ownloop.thread_number(thread), 'dedupe', dedupe,
-        'drafts', jsonb_build_array(jsonb_build_object('kind', 'message', 'by', actor, 'data', jsonb_build_object('text', message)::text))));
+    made jsonb;
 BEGIN
+    IF message IS NULL THEN
+        RAISE EXCEPTION 'a message has a text' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    made := ownloop.append(jsonb_build_object('do', 'message', 'thread', ownloop.thread_number(thread), 'dedupe', dedupe,
+        'drafts', jsonb_build_array(jsonb_build_object('kind', 'message', 'by', actor, 'data', jsonb_build_object('text', message)::text))));
     IF made ? 'refused' THEN
         RAISE EXCEPTION 'the thread % takes no message: %', thread, made ->> 'refused' USING ERRCODE = 'no_data_found';
     END IF;
@@ -227,6 +240,11 @@ BEGIN
 END $$;
 
 -- An event for whoever waits for it now or within 7 days. False: that id was known.
-CREATE OR REPLACE FUNCTION ownloop.emit(name text, payload jsonb, key text DEFAULT NULL, id text DEFAULT NULL) RETURNS boolean LANGUAGE sql VOLATILE AS $$
-    SELECT ownloop.append(jsonb_build_object('do', 'emit', 'name', name, 'box', coalesce('=' || key, ''), 'id', id, 'payload', payload::text))::boolean
-$$;
+CREATE OR REPLACE FUNCTION ownloop.emit(name text, payload jsonb, key text DEFAULT NULL, id text DEFAULT NULL) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF payload IS NULL OR payload = 'null' THEN
+        RAISE EXCEPTION 'an event carries something: a wait that times out gives null; send {} or true' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    RETURN ownloop.append(jsonb_build_object('do', 'emit', 'name', name, 'box', coalesce('=' || key, ''), 'id', id, 'payload', payload::text))::boolean;
+END $$;

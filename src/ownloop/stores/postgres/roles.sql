@@ -1,4 +1,4 @@
--- Least privilege. Run once as the owner of the schema, after `ownloop migrate`; then GRANT ownloop_app TO the role that your workers and servers log in as.
+-- Least privilege. Run as the owner of the schema after each `ownloop migrate`; then GRANT ownloop_app TO the role that your workers and servers log in as.
 -- It reads the tables and writes through functions only: no event can be changed or deleted, and no position made up.
 
 DO $$ BEGIN
@@ -9,7 +9,6 @@ END $$;
 REVOKE ALL ON SCHEMA ownloop FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA ownloop FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ownloop FROM PUBLIC;
-ALTER DEFAULT PRIVILEGES IN SCHEMA ownloop REVOKE ALL ON FUNCTIONS FROM PUBLIC;
 GRANT USAGE ON SCHEMA ownloop TO ownloop_app;
 GRANT SELECT ON ALL TABLES IN SCHEMA ownloop TO ownloop_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA ownloop GRANT SELECT ON TABLES TO ownloop_app;

@@ -14,6 +14,7 @@ CREATE TABLE ownloop.threads (
     updated_at bigint NOT NULL,
     lease_until bigint,
     due bigint,
+    woken_at bigint NOT NULL DEFAULT 0,  -- since when it has news that no wake has read
     head integer NOT NULL,
     woken integer NOT NULL,
     seen integer NOT NULL DEFAULT 0,
@@ -31,7 +32,7 @@ CREATE TABLE ownloop.threads (
     ready bigint GENERATED ALWAYS AS (  -- when it can be claimed: below zero, and still in order of waiting, at once; NULL never
         CASE status
             WHEN 'done' THEN due
-            WHEN 'open' THEN CASE WHEN lease_until IS NOT NULL THEN lease_until WHEN woken > seen THEN updated_at - 4611686018427387904 ELSE due END
+            WHEN 'open' THEN CASE WHEN lease_until IS NOT NULL THEN lease_until WHEN woken > seen THEN woken_at - 4611686018427387904 ELSE due END
         END
     ) STORED
 ) WITH (fillfactor = 80);

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ... import ids
 from ...clock import Clock, SystemClock
-from ...errors import StoreError
+from ...errors import StoreBusy, StoreError
 from ..base import Pulse
 from .codec import dump, number_of
-from .connect import MIGRATIONS, SET_CLOCK, WAIT, is_gone, parse, prepare, roles, script, set_clock, span, translate
+from .connect import MIGRATIONS, SESSION, SET_CLOCK, WAIT, is_gone, parse, prepare, roles, script, set_clock, span, translate
 from .hearing import Ear
 from .joined import Joined
 from .lanes import Connection, Lanes, Pool
@@ -27,6 +30,9 @@ from .verbs import Call, Verbs
 
 SILENT = ("claim", "renew")
 """Calls that are no news to anybody."""
+PATIENCE = 1.0
+"""Seconds that a renewal waits for rows that others hold, all together."""
+LOST: tuple[Any, ...] = ()
 
 
 class PostgresStore(Reads, Verbs, Upkeep):
@@ -59,6 +65,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
                 min_size=1,
                 max_size=self.place.connections,
                 kwargs={"autocommit": True},
+                configure=_configure,
                 timeout=WAIT,
                 open=False,
             )
@@ -67,8 +74,8 @@ class PostgresStore(Reads, Verbs, Upkeep):
             except PoolTimeout:
                 await pool.close()
                 raise StoreError(f"{self.place.name} gave no connection in {WAIT:g} s. See that the server runs and the URL is right") from None
-            lanes = Lanes(pool, self.place, self.clock)
-            ear = Ear(self.place, lanes.own, self._heard)
+            lanes = Lanes(pool, self.place, self.clock, lambda: self._heard(None))
+            ear = Ear(self.place, lanes.is_own, self._heard)
             self._opened = pool, lanes, ear
             if self._listeners:
                 ear.start()
@@ -110,7 +117,13 @@ class PostgresStore(Reads, Verbs, Upkeep):
         return await prepare(self.place), len(MIGRATIONS)
 
     def migration(self, since: int = 0) -> str:
-        """The SQL that does so, from a version on; to be run in one transaction."""
+        """The SQL that does so, from a version on; to be run in one transaction.
+
+        Raises:
+            ValueError: there is no such version.
+        """
+        if not 0 <= since <= len(MIGRATIONS):
+            raise ValueError(f"no schema has version {since}; this ownloop knows 0 (there is none) to {len(MIGRATIONS)}")
         return script(self.place, since)
 
     def roles(self) -> str:
@@ -122,7 +135,11 @@ class PostgresStore(Reads, Verbs, Upkeep):
         return Joined(tx, self.place, self.clock)
 
     async def _call(self, call: Call, *, alone: bool = False) -> Any:
-        answer = await self.lanes.call(call, alone=alone)
+        try:
+            answer = await self.lanes.call(call, alone=alone)
+        except BaseException:  # it may have been written all the same
+            self._heard(None)
+            raise
         if self._listeners and call["do"] not in SILENT:
             self._tell(call, answer)
         return answer
@@ -141,21 +158,27 @@ class PostgresStore(Reads, Verbs, Upkeep):
     async def _rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
         try:
             return await self.lanes.read(query, values)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             raise translate(error, self.place) from error
 
     # ---- leases, from an OS thread -----------------------------------------------------------------------------------------------
 
     def renew(self, leases: Mapping[str, int], ttl: timedelta) -> dict[str, Pulse | None]:
+        """A row that somebody else's transaction holds is waited for a little; then it is left out of the answer."""
         asked = {str(number_of(thread_id)): epoch for thread_id, epoch in leases.items()}
-        call = dump({"do": "renew", "leases": asked, "ttl": span(ttl)})
         with self._renewing:
-            found = self._renew(call)
-        rows = {thread_id: found.get(str(number_of(thread_id))) for thread_id in leases}
-        return {thread_id: None if row is None else Pulse(*row) for thread_id, row in rows.items()}
+            found = self._renew(asked, ttl)
+            give_up = time.monotonic() + PATIENCE
+            for busy in [number for number, row in found.items() if row is None]:
+                wait = max(1, int((give_up - time.monotonic()) * 1000))
+                with suppress(StoreBusy):
+                    found[busy] = self._renew({busy: asked[busy]}, ttl, wait=str(wait)).get(busy, LOST)
+        rows = {thread_id: found.get(str(number_of(thread_id)), LOST) for thread_id in leases}
+        return {thread_id: None if row is LOST else Pulse(*row) for thread_id, row in rows.items() if row is not None}
 
-    def _renew(self, call: str) -> dict[str, Any]:
+    def _renew(self, asked: dict[str, int], ttl: timedelta, **more: str) -> dict[str, Any]:
         """Send it, once more on a new connection: a lease that is renewed twice is renewed."""
+        call = dump({"do": "renew", "leases": asked, "ttl": span(ttl), **more})
         for is_last in (False, True):
             try:
                 connection = self._renewal_connection()
@@ -165,14 +188,19 @@ class PostgresStore(Reads, Verbs, Upkeep):
                 assert row is not None
                 return dict(json.loads(row[0]))
             except psycopg.Error as error:
-                if is_last or not isinstance(error, psycopg.OperationalError):
+                if is_last or isinstance(error, LockNotAvailable) or not isinstance(error, psycopg.OperationalError):
                     raise translate(error, self.place) from error
         raise AssertionError("the last time raises")
 
     def _renewal_connection(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._renewer is None or is_gone(self._renewer):
             self._renewer = psycopg.connect(self.place.conninfo, autocommit=True)
+            self._renewer.execute(SESSION)
         return self._renewer
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute(SESSION)
 
 
 __all__ = ["PostgresStore"]

@@ -26,19 +26,30 @@ BEGIN
         'holds', ownloop._holds(t.number, t.agent, moment));
 END $$;
 
+-- Rows that somebody holds are passed by, so that one does not keep all waiting: they are named by null, and asked for again with a `wait` in milliseconds.
 CREATE OR REPLACE FUNCTION ownloop._renew(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     one record;
     moment bigint;
     found jsonb := '{}';
+    asked bigint[] := ARRAY(SELECT key::bigint FROM jsonb_each(a -> 'leases'));
+    looked bigint[] := '{}';
 BEGIN
+    IF a ? 'wait' THEN
+        PERFORM set_config('lock_timeout', a ->> 'wait', true);
+        PERFORM FROM ownloop.threads WHERE number = ANY (asked) FOR NO KEY UPDATE;
+    END IF;
     FOR one IN SELECT t.number, t.epoch, t.lease_until, t.status, t.woken, (a -> 'leases' ->> t.number::text)::integer AS mine FROM ownloop.threads t
-        WHERE t.number IN (SELECT key::bigint FROM jsonb_each(a -> 'leases')) ORDER BY t.number FOR NO KEY UPDATE LOOP
+        WHERE t.number = ANY (asked) FOR NO KEY UPDATE SKIP LOCKED LOOP
         moment := ownloop.now();
+        looked := looked || one.number;
         IF one.epoch = one.mine AND one.lease_until > moment THEN
             UPDATE ownloop.threads SET lease_until = moment + (a ->> 'ttl')::bigint WHERE number = one.number;
             found := found || jsonb_build_object(one.number::text, jsonb_build_array(one.status, one.woken, one.epoch));
         END IF;
+    END LOOP;
+    FOR one IN SELECT number FROM ownloop.threads WHERE number = ANY (asked) AND number <> ALL (looked) LOOP
+        found := found || jsonb_build_object(one.number::text, NULL);
     END LOOP;
     RETURN found;
 END $$;
@@ -172,6 +183,7 @@ BEGIN
         PERFORM ownloop._withdraw(t.number, moment, 'doubt', coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''));
     END IF;
     UPDATE ownloop.threads SET head = t.head + 1, updated_at = moment, woken = CASE WHEN held THEN woken ELSE t.head + 1 END,
+        woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
         released = CASE WHEN counts AND held THEN greatest(released, epoch - 1) ELSE released END WHERE number = t.number;
     PERFORM ownloop._tell(t.number, a ->> 'id');
     RETURN jsonb_build_object('at', moment, 'seq', t.head + 1, 'kind', d ->> 'kind');
@@ -220,7 +232,8 @@ BEGIN
         RETURN;
     END IF;
     PERFORM ownloop._append(above, p.head + 1, moment, d);
-    UPDATE ownloop.threads SET head = p.head + 1, woken = p.head + 1, updated_at = moment, status = CASE status WHEN 'done' THEN 'open' ELSE status END
+    UPDATE ownloop.threads SET head = p.head + 1, woken = p.head + 1, updated_at = moment, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
+        status = CASE status WHEN 'done' THEN 'open' ELSE status END
     WHERE number = above;
     PERFORM ownloop._tell(above);
 END $$;
