@@ -9,7 +9,7 @@ programs := git strace chromium# what tests need and pip cannot bring; Debian's 
 missing := $(foreach program,$(programs),$(if $(shell command -v $(program)),,$(program)))
 
 # $(call venv,EXTRAS): .venv with this project and these extras, by the first Python that can make one.
-# $(call venv,--apart NAME): .venv/apart/NAME, for what cannot live beside them.
+# $(call venv,--apart NAME): .venv/apart/NAME, for what cannot live beside them. $(call venv,--npm NAME): .venv/npm/NAME, a server from npm.
 define venv
 	@for python in $(candidates); do \
 	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
@@ -28,14 +28,15 @@ demo: ## a deployment that stops at its approval, with its inbox; and again with
 	$(call venv,cli server)
 	@$(python) examples/demo.py
 
-test: ## every test but the long ones; ARGS="-k name" chooses
-	$(call venv,test cli llm otel local server postgres)
-	$(call venv,--apart instructor)
+test: ## every test but the long ones; ARGS="-k name" chooses, JOBS=2 bounds the processes
+	$(call venv,test docs cli llm otel local server postgres temporal restate)
+	$(call venv,--npm restate)
+	$(call venv,--apart instructor frameworks)
 	@for program in $(missing); do echo "missing: $$program; the tests that need it are skipped"; done
-	@$(python) -m pytest $(ARGS)
+	@OWNLOOP_TEST_JOBS=$(JOBS) $(python) tools/run_tests.py $(ARGS)
 
 check: ## lint, format, types, budgets, import rules
-	$(call venv,test cli llm otel local server postgres)
+	$(call venv,test cli llm otel local server postgres temporal restate)
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
@@ -43,12 +44,19 @@ check: ## lint, format, types, budgets, import rules
 	$(python) -m pytest -q tests/test_layout.py
 
 soak: ## the long tests
-	$(call venv,test cli llm otel local server postgres)
+	$(call venv,test cli llm otel local server postgres temporal restate)
+	$(call venv,--npm restate)
 	@$(python) -m pytest -m soak --timeout=0 $(ARGS)
 
 bench: ## the measurements of bench/README.md
-	$(call venv,test cli llm otel local server postgres)
+	$(call venv,test cli llm otel local server postgres temporal restate)
+	$(call venv,--npm restate)
 	@$(python) -m bench
+
+docs: ## the site of docs/ in build/docs, with warnings as errors; reads without a network
+	$(call venv,docs cli llm otel server postgres temporal restate)
+	$(python) -m sphinx -j2 -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 missing: ## the programs that tests need and this machine lacks
 	@echo $(missing)
@@ -57,4 +65,4 @@ clean: ## remove what the other targets made
 	rm -rf .venv .venv.lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check soak bench missing clean
+.PHONY: help demo test check soak bench docs missing clean

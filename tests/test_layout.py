@@ -51,13 +51,13 @@ ORDER = [
 EVERYWHERE = {"pydantic", "pydantic_core", "yaml"}
 EXTRAS = {
     "stores": {"psycopg", "psycopg_pool"},
-    "engines": {"psycopg", "psycopg_pool", "pgqueuer", "temporalio", "restate", "hypercorn"},
+    "engines": {"psycopg", "psycopg_pool", "pgqueuer", "temporalio", "restate", "hypercorn", "httpx"},
     "telemetry": {"opentelemetry", "prometheus_client"},
     "deciding": {"jsonschema"},
     "client": {"httpx"},
     "llm": {"pydantic_ai", "genai_prices", "xllamacpp"},
     "server": {"fastapi", "starlette", "uvicorn", "jinja2", "markupsafe", "jsonschema", "httpx"},
-    "testing": {"pytest", "pytest_asyncio", "hypothesis"},
+    "testing": {"pytest", "pytest_asyncio", "hypothesis", "psycopg"},
     "cli": {"typer", "click", "rich", "jsonschema", "uvicorn"},
 }
 DRIVERS = {"sqlite3"}  # of the standard library: for stores only

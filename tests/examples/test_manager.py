@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import manager
-import pytest
 
 from ownloop.testing import FakeClock, crash_everywhere, drive
 
@@ -38,8 +37,7 @@ async def test_cancelling_the_manager_cancels_who_still_works_and_withdraws_the_
         assert (await d.app.interrupt(question.id)).status == "withdrawn"
 
 
-@pytest.mark.parametrize("place", [None, "memory://"])
-async def test_no_death_loses_a_child_or_starts_one_twice(place: str | None) -> None:
+async def test_no_death_loses_a_child_or_starts_one_twice(place: Any) -> None:
     async def scenario(d: Any) -> None:
         await d.start("manager", ["json", "asincio"], key="one")
         await d.settle()

@@ -79,8 +79,8 @@ def make_local(url: Any, clock: FakeClock) -> App:
     return app
 
 
-async def test_intents_inside_a_function_also_after_a_wait_in_another_app(tmp_path: Any) -> None:
-    url, clock = f"sqlite:///{tmp_path / 'local.db'}", FakeClock()
+async def test_intents_inside_a_function_also_after_a_wait_in_another_app(kept_url: str) -> None:
+    url, clock = kept_url, FakeClock()
     async with drive(make_local(url, clock), clock) as d:
         thread = await d.start("measurer")
         await d.settle()

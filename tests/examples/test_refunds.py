@@ -79,8 +79,7 @@ async def test_a_refusal_says_why(url: str, tmp_path: Path) -> None:
     assert paid(tmp_path) == []
 
 
-@pytest.mark.parametrize("place", [None, "memory://"])
-async def test_no_death_pays_twice_and_nobody_is_asked_because_the_ledger_knows(place: str | None, fresh: Any) -> None:
+async def test_no_death_pays_twice_and_nobody_is_asked_because_the_ledger_knows(place: Any, fresh: Any) -> None:
     folders = Folders(fresh)
 
     async def scenario(d: Any) -> None:

@@ -160,8 +160,8 @@ def agent(url: str, issues: Path) -> None:
     subprocess.run(command, check=True, timeout=30, env={**os.environ, "ISSUES": str(issues), "PYTHONPATH": path}, stdout=subprocess.DEVNULL)
 
 
-async def test_an_http_request_to_another_process_wakes_an_agent_whose_process_has_ended(tmp_path: Path, issues: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'seed.db'}"
+async def test_an_http_request_to_another_process_wakes_an_agent_whose_process_has_ended(kept_url: str, issues: Path) -> None:
+    url = kept_url
     with webhooks.serving(url) as webhook:
         agent(url, issues)
         app = App(url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import support_chat
 from outside import Folders
 
@@ -60,8 +59,7 @@ async def test_two_refunds_wait_at_once_and_each_goes_its_own_way(url: str, tmp_
     assert refunded(tmp_path) == ["A-2"]
 
 
-@pytest.mark.parametrize("place", [None, "memory://"])
-async def test_no_death_loses_a_message_or_refunds_in_silence(place: str | None, fresh: Any) -> None:
+async def test_no_death_loses_a_message_or_refunds_in_silence(place: Any, fresh: Any) -> None:
     folders = Folders(fresh)
 
     async def scenario(d: Any) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import training
 import webhooks
 
@@ -81,8 +80,7 @@ async def test_a_refused_model_is_not_deployed(url: str) -> None:
     assert cluster.deployed == []
 
 
-@pytest.mark.parametrize("place", [None, "memory://"])
-async def test_no_death_submits_a_job_or_deploys_a_model_in_silence(place: str | None) -> None:
+async def test_no_death_submits_a_job_or_deploys_a_model_in_silence(place: Any) -> None:
     async def scenario(d: Any) -> None:
         await d.start("trainer", key="one")
         await d.settle()
@@ -106,8 +104,8 @@ async def until(what: Callable[[], Any]) -> Any:
     raise AssertionError("it did not come to that within 10 s")
 
 
-async def test_a_real_job_ends_by_webhook_while_no_agent_runs_and_a_later_agent_reads_its_metrics(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'training.db'}"
+async def test_a_real_job_ends_by_webhook_while_no_agent_runs_and_a_later_agent_reads_its_metrics(tmp_path: Path, kept_url: str) -> None:
+    url = kept_url
     with webhooks.serving(url) as webhook:
         cluster = training.Cluster(tmp_path, webhook)
         async with training.make_app(url, cluster=cluster) as app:

@@ -21,6 +21,14 @@ def replay() -> Iterator[Replay]:
     server.close()
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store that several processes can share."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/kept.db?synchronous=normal"
+
+
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for provider in ("OPENAI", "ANTHROPIC", "GOOGLE"):

@@ -1,4 +1,4 @@
-"""A process whose threads call a server behind a rate limit, as fast as they may: `limits_process.py DATABASE PORT RATE MAX_WAIT THREADS`."""
+"""A process whose threads call a server behind a rate limit, as fast as they may: `limits_process.py STORE PORT RATE MAX_WAIT THREADS`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def decide(thread: Thread) -> Call:
     return Call()
 
 
-async def main(database: str, port: int, rate: str, max_wait: str, threads: int) -> None:
-    app = App(f"sqlite:///{database}?synchronous=normal", lease="5s")
+async def main(store: str, port: int, rate: str, max_wait: str, threads: int) -> None:
+    app = App(store, lease="5s")
 
     @tool(reads=True)
     async def call(name: str) -> None:

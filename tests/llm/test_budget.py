@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -341,8 +340,8 @@ async def test_an_extension_of_a_day_ends_with_it(clock: FakeClock) -> None:
 # ---- people and processes --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_restart_between_question_and_answer_changes_nothing(clock: FakeClock, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'one.db'}"
+async def test_a_restart_between_question_and_answer_changes_nothing(clock: FakeClock, kept_url: str) -> None:
+    url = kept_url
     async with drive(app_with(clock, Budget(usd=0.5), paid(3), url), clock) as d:
         thread = await d.start("agent")
         await d.settle()
@@ -356,9 +355,9 @@ async def test_a_restart_between_question_and_answer_changes_nothing(clock: Fake
         assert await result(d, thread) == 3
 
 
-async def test_two_threads_of_one_budget_are_never_both_lost(clock: FakeClock) -> None:
+async def test_two_threads_of_one_budget_are_never_both_lost(clock: FakeClock, kept_url: str) -> None:
     """The one that was answered is cancelled before it can tell the other: that one still asks."""
-    async with drive(app_with(clock, Budget(steps=2, per="context"), paid(3)), clock) as d:
+    async with drive(app_with(clock, Budget(steps=2, per="context"), paid(3), kept_url), clock) as d:
         threads = [await d.start("agent") for _ in range(2)]
         await d.settle()
         first, second = await asked(d)

@@ -477,10 +477,10 @@ asyncio.run(main())
 """
 
 
-def test_two_processes_on_one_file_run_it_once(tmp_path: Path) -> None:
+def test_two_processes_on_one_store_run_it_once(tmp_path: Path, kept_url: str) -> None:
     program, ran = tmp_path / "program.py", tmp_path / "ran"
     program.write_text(PROGRAM)
-    url, env = f"sqlite:///{tmp_path}/store.db", {**os.environ, "PYTHONPATH": SOURCE}
+    url, env = kept_url, {**os.environ, "PYTHONPATH": SOURCE}
     commands = [[sys.executable, str(program), url, str(ran), name] for name in ("one", "two")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for command in commands]
     told = [process.communicate(timeout=60)[0].split("\n", 1) for process in processes]

@@ -28,10 +28,11 @@ class Reply(Intent):
     text: str
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def d(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Drive]:
     clock = FakeClock()
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/notes.db?synchronous=normal"
+    url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/notes.db?synchronous=normal"}.get(request.param)
+    url = url or request.getfixturevalue("postgres_url")
     async with drive(App(url, clock=clock), clock) as driven:
         yield driven
 

@@ -35,6 +35,7 @@ def traced(path: Path) -> dict[str, int]:
     return {row[-1]: int(row[3]) for row in rows if len(row) >= 5 and row[3].isdigit() and row[-1] != "total"}
 
 
+@pytest.mark.alone
 @needs_strace
 async def test_an_idle_process_that_serves_makes_few_system_calls(url: str, tmp_path: Path) -> None:
     app = App(url)

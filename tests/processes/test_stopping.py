@@ -17,6 +17,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/a.db"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
 async def test_what_runs_in_another_process_hears_of_it_within_a_second(url: str, verb: str) -> None:
     app = App(url)

@@ -117,6 +117,7 @@ async def test_two_processes_share_a_hundred_threads_and_start_nothing_twice(url
     await app.aclose()
 
 
+@pytest.mark.alone
 async def test_a_decision_in_one_process_wakes_a_thread_in_another_at_once(url: str, tmp_path: Path, stack: ExitStack) -> None:
     effects = tmp_path / "effects"
     app = App(url)

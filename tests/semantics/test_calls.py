@@ -255,6 +255,7 @@ def test_a_retry_of_what_may_not_run_twice_is_refused_at_once() -> None:
 # ---- stopping --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
 @pytest.mark.parametrize("work", ["model", "sync model", "read", "sync read"])
 async def test_stopping_reaches_a_model_call_or_a_read_within_a_second(world: World, verb: str, work: str) -> None:

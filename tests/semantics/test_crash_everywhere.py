@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,24 +13,12 @@ from worlds import Deploy, Done, Look, Note, postgres_server, script
 from ownloop import App, Happened, NotHappened, Thread, current_call, tool
 from ownloop.testing import CrashReport, Drive, FakeClock, crash_everywhere
 
-LINES = (
-    Look(),  # reads, retries, a question
-    Deploy(tag="v1"),  # an approval with an edit, a lock around it
-    [Note(text="approve"), Note(text="wait"), Note(text="read"), Note(text="review")],  # side by side
-    Note(text="sleep"),
-    Note(text="children"),
-    Done(message="first turn"),
-    Note(text="again"),
-    Done(message="second turn"),
-)
-
-MODEL = script(*LINES)
-
 
 class Program:
     """One scenario: what it did, and how often the model was asked at each place of each thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Sequence[Any]) -> None:
+        self.model = script(*lines)
         self.ran: Counter[str] = Counter()
         self.asked: Counter[tuple[str, int]] = Counter()
         self.keys: dict[str, str] = {}
@@ -52,7 +41,7 @@ class Program:
 
     async def decide(self, thread: Thread[Any]) -> Any:
         self.asked[thread.id, thread._wake.history.counters.asked] += 1
-        return await MODEL(thread)
+        return await self.model(thread)
 
     decide.intents = Look | Deploy | Note | Done  # type: ignore[attr-defined]
 
@@ -135,25 +124,82 @@ class Program:
         return int(thread.input)
 
 
+# ---- its stories ------------------------------------------------------------------------------------------------------------------
+
 PROGRAM: list[Program] = []
-ONCE = {
-    "prefetched": 2,
-    "paid": 1,
-    "after the answer": 1,
-    "locked": 1,
-    "deployed v2": 1,
-    "unlocked": 1,
-    "approved": 1,
-    "before the wait": 1,
-    "after the wait": 1,
-    "read and done": 1,
-    "reviewed": 1,
-    "slept": 1,
-    "joined": 1,
-    "again": 1,
-    "child 1": 1,
-    "child 2": 1,
-}
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the model says, what people do then, how often each effect happens, and which starts in doubt a person is asked about."""
+
+    lines: Sequence[Any]
+    people: Sequence[Callable[[Drive, str], Awaitable[None]]]
+    once: Collection[str]
+    turns: int
+    asked: Collection[str]
+    least: int
+    """Runs of it, at least: two for each append, and the undisturbed one."""
+
+
+async def answer_and_edit(d: Drive, thread: str) -> None:
+    await d.answer(await d.interrupt(), 2, by="bob")
+    await d.settle()
+    await d.edit(await d.interrupt(), {"tag": "v2"}, by="ann")
+    await d.settle()
+    await d.approve(await d.interrupt(), by="bob")
+    await d.settle()
+
+
+async def agree_side_by_side(d: Drive, thread: str) -> None:
+    await d.emit("hook", {"n": 1}, key="k")
+    await d.settle()
+    await d.advance("1h")
+    for kind in ("result", "approval"):
+        (interrupt,) = await d.interrupts(kind=kind)
+        await d.approve(interrupt, by="ann")
+        await d.settle()
+
+
+async def wait_and_send(d: Drive, thread: str) -> None:
+    for _ in range(3):
+        await d.advance("6h")
+    await d.send(thread, "once more")
+    await d.settle()
+
+
+ASKING = Story(
+    (Look(), Deploy(tag="v1"), Done()),  # reads, retries, a question; an approval with an edit, a lock around it
+    [answer_and_edit],
+    ["paid", "after the answer", "locked", "deployed v2", "unlocked"],
+    1,
+    ["locked", "deployed v2", "unlocked", "after the answer"],
+    50,
+)
+BESIDE = Story(
+    ([Note(text="approve"), Note(text="wait"), Note(text="read"), Note(text="review")], Done()),
+    [agree_side_by_side],
+    ["approved", "before the wait", "after the wait", "read and done", "reviewed"],
+    1,
+    ["approved", "before the wait", "after the wait", "read and done", "reviewed"],
+    50,
+)
+LATER = Story(
+    (Note(text="sleep"), Note(text="children"), Done(message="first turn"), Note(text="again"), Done(message="second turn")),
+    [wait_and_send],
+    ["slept", "joined", "again", "child 1", "child 2"],
+    2,
+    ["slept", "joined", "again", "child 1", "child 2"],
+    60,
+)
+WHOLE = Story(
+    (*ASKING.lines[:-1], *BESIDE.lines[:-1], *LATER.lines),
+    [*ASKING.people, *BESIDE.people, *LATER.people],
+    [*ASKING.once, *BESIDE.once, *LATER.once],
+    2,
+    [*ASKING.asked, *BESIDE.asked, *LATER.asked],
+    150,
+)
 
 
 def make_app(place: Any, clock: FakeClock) -> App:
@@ -163,57 +209,53 @@ def make_app(place: Any, clock: FakeClock) -> App:
     return app
 
 
-async def scenario(d: Drive) -> None:
-    program = PROGRAM[-1]
-    thread = await d.start("agent", "go")
-    await d.settle()
-    await d.answer(await d.interrupt(), 2, by="bob")
-    await d.settle()
-    await d.edit(await d.interrupt(), {"tag": "v2"}, by="ann")
-    await d.settle()
-    await d.approve(await d.interrupt(), by="bob")
-    await d.settle()
-    await d.emit("hook", {"n": 1}, key="k")
-    await d.settle()
-    await d.advance("1h")
-    for kind in ("result", "approval"):
-        (interrupt,) = await d.interrupts(kind=kind)
-        await d.approve(interrupt, by="ann")
+async def run(story: Story, url: Any) -> CrashReport:
+    async def scenario(d: Drive) -> None:
+        program = PROGRAM[-1]
+        thread = await d.start("agent", "go")
         await d.settle()
-    for _ in range(3):
-        await d.advance("6h")
-    await d.send(thread, "once more")
-    await d.settle()
-    assert (await d.show(thread)).status == "done"
-    assert max(program.asked.values()) <= 2
-    assert sum(program.asked.values()) - len(program.asked) <= 1, "the model was asked again for a recorded selection"
-
-
-async def run(scenario: Any, url: Any) -> CrashReport:
-    async def fresh(d: Drive) -> None:
-        await scenario(d)
-        seen = {name: count for name, count in PROGRAM[-1].ran.items() if name in ONCE}
-        assert seen == ONCE, "no truthful answer, and nobody's word, makes an effect happen twice"
+        for act in story.people:
+            await act(d, thread)
+        assert (await d.show(thread)).status == "done"
+        assert max(program.asked.values()) <= 2
+        assert sum(program.asked.values()) - len(program.asked) <= 1, "the model was asked again for a recorded selection"
+        seen = {name: count for name, count in program.ran.items() if name in wanted}
+        assert seen == wanted, "no truthful answer, and nobody's word, makes an effect happen twice"
 
     def make(place: Any, clock: FakeClock) -> App:
         if clock not in clocks:
             clocks.append(clock)
-            PROGRAM.append(Program())
+            PROGRAM.append(Program(story.lines))
         return make_app(place, clock)
 
+    wanted = {**dict.fromkeys(story.once, 1), "prefetched": story.turns}
     clocks: list[FakeClock] = []
-    return await crash_everywhere(fresh, make, url=url)
+    return await crash_everywhere(scenario, make, url=url)
 
 
-@pytest.mark.parametrize("url", ["memory://", None, postgres_server.one_by_one()], ids=["memory", "sqlite", "postgres"])
-async def test_a_death_anywhere_in_a_program_with_every_operation_loses_nothing_and_repeats_nothing_in_silence(url: Any) -> None:
-    report = await run(scenario, url)
+def place_of(kind: str) -> Any:
+    return {"memory": "memory://", "sqlite": None}[kind] if kind != "postgres" else postgres_server.one_by_one()
+
+
+@pytest.mark.parametrize(
+    ("story", "kind"),
+    [
+        pytest.param(WHOLE, "memory", id="memory"),
+        pytest.param(WHOLE, "sqlite", id="sqlite"),
+        pytest.param(ASKING, "postgres", id="postgres-asking"),  # a run costs by its length, and each append two runs: in parts it takes a third
+        pytest.param(BESIDE, "postgres", id="postgres-beside"),
+        pytest.param(LATER, "postgres", id="postgres-later"),
+        pytest.param(WHOLE, "postgres", id="postgres", marks=pytest.mark.soak),
+    ],
+)
+async def test_a_death_anywhere_in_a_program_with_every_operation_loses_nothing_and_repeats_nothing_in_silence(story: Story, kind: str) -> None:
+    report = await run(story, place_of(kind))
     assert (report.lost, report.silent) == ([], [])
-    assert report.runs > 150
+    assert report.runs > story.least
     asked = {question.split(" at death ")[0].split("#")[0].split("@")[0] for question in report.asked}
-    assert {"locked", "deployed v2", "unlocked", "slept", "joined", "child 1"} <= asked, "every start in doubt was asked about"
+    assert asked >= set(story.asked), "every start in doubt was asked about"
     assert not asked & {"paid", "repeated", "looked", "read"}, "nobody is asked where verify knows, or where it may repeat"
-    assert report.starts["repeated"] == 2
+    assert report.starts.get("repeated") == (2 if "paid" in story.once else None)
 
 
 # ---- the kit sees what is bad ---------------------------------------------------------------------------------------------------

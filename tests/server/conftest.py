@@ -10,10 +10,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bureau import Place, opened
 
+ON_POSTGRES = {"test_api_decisions", "test_client", "test_idempotency", "test_routes"}
+"""Tests of what a store answers; the others ask little of it, and two stores are enough for them."""
 
-@pytest.fixture(params=["memory", "sqlite"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "place" in metafunc.fixturenames:
+        more = ["postgres"] if metafunc.module.__name__ in ON_POSTGRES else []
+        metafunc.parametrize("place", ["memory", "sqlite", *more], indirect=True)
+
+
+def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of the kind that the fixture is asked for."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/t.db?synchronous=normal"
+
+
+@pytest.fixture
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with opened("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/t.db?synchronous=normal") as made:
+    async with opened(url_of(request, tmp_path)) as made:
         yield made
 
 
@@ -22,3 +38,21 @@ async def desk_place(tmp_path: Path) -> AsyncIterator[Place]:
     """On SQLite only."""
     async with opened(f"sqlite:///{tmp_path}/t.db?synchronous=normal") as made:
         yield made
+
+
+@pytest.fixture
+async def kept_place(kept_url: str) -> AsyncIterator[Place]:
+    async with opened(kept_url) as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store that several processes can share."""
+    return url_of(request, tmp_path)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store, in memory or on a server."""
+    return url_of(request, tmp_path)

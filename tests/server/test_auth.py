@@ -45,8 +45,8 @@ async def log_in(place: Place, http: Any, actor: Any = "ann") -> Any:
 # ---- the login link ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_link_shows_a_button_and_the_button_logs_in_once() -> None:
-    async with opened(URL) as place, visitor(place.site) as browser:
+async def test_the_link_shows_a_button_and_the_button_logs_in_once(any_url: str) -> None:
+    async with opened(any_url) as place, visitor(place.site) as browser:
         add_probe(place)
         code = await place.site.state.auth.sessions.code(Actor("ann", ("managers",)))
         for _ in range(3):
@@ -70,8 +70,8 @@ async def test_the_link_shows_a_button_and_the_button_logs_in_once() -> None:
             assert (await other.get("/who")).status_code == 401
 
 
-async def test_a_code_and_a_session_end() -> None:
-    async with opened(URL) as place, visitor(place.site) as browser:
+async def test_a_code_and_a_session_end(any_url: str) -> None:
+    async with opened(any_url) as place, visitor(place.site) as browser:
         add_probe(place)
         code = await place.site.state.auth.sessions.code("ann")
         place.clock.advance("1h")
@@ -134,9 +134,8 @@ async def test_logging_out_takes_the_cookie_away() -> None:
         assert (await browser.get("/who")).status_code == 401
 
 
-async def test_servers_on_one_store_know_each_others_sessions_and_others_do_not(tmp_path: Any) -> None:
-    url = f"sqlite:///{tmp_path}/t.db"
-    async with opened(url) as one, opened(url) as other, opened(URL) as stranger:
+async def test_servers_on_one_store_know_each_others_sessions_and_others_do_not(kept_url: str) -> None:
+    async with opened(kept_url) as one, opened(kept_url) as other, opened(URL) as stranger:
         for place in (one, other, stranger):
             add_probe(place)
         async with visitor(one.site) as browser:
@@ -150,8 +149,8 @@ async def test_servers_on_one_store_know_each_others_sessions_and_others_do_not(
 # ---- tokens ------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_is_kept_as_a_hash_only() -> None:
-    async with opened(URL) as place:
+async def test_a_token_is_kept_as_a_hash_only(any_url: str) -> None:
+    async with opened(any_url) as place:
         text, known = await Tokens(place.bureau.app.store).issue("ci", Actor("robot", ("ci",)), ["threads:read"], see={"tenant": "acme"})
         assert text.startswith("ownloop_") and len(text) > 40
         kept = await place.bureau.app.store.records("token")
@@ -160,8 +159,8 @@ async def test_a_token_is_kept_as_a_hash_only() -> None:
         assert known.expires_at == place.clock.now() + timedelta(days=90)
 
 
-async def test_tokens_are_listed_and_revoked() -> None:
-    async with opened(URL) as place:
+async def test_tokens_are_listed_and_revoked(any_url: str) -> None:
+    async with opened(any_url) as place:
         tokens = Tokens(place.bureau.app.store)
         place.clock.advance("1s")
         text, known = await tokens.issue("ci", "robot", ["threads:read"], expires=None)

@@ -20,7 +20,6 @@ import httpx
 import pytest
 from bureau import Place, kind, make, running, visitor
 
-from ownloop import App
 from ownloop.client import Client
 from ownloop.events import Event
 from ownloop.server import Tokens, create, streams
@@ -92,9 +91,9 @@ class Live:
 
 
 @pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Live]:
+async def live(kept_url: str) -> AsyncIterator[Live]:
     """A bureau that runs its wakes, behind a real socket."""
-    bureau = make(f"sqlite:///{tmp_path}/t.db?synchronous=normal")
+    bureau = make(kept_url)
     site = create(bureau.app)
     async with running(site) as url:
         yield Live(url, bureau, site, await bureau.token("ann", groups=("managers",)))
@@ -156,15 +155,14 @@ async def test_many_listeners_hear_the_same_each_from_where_it_was(live: Live) -
         assert seqs == list(range(after + 1, 1004))
 
 
-async def test_what_another_process_commits_is_heard(live: Live) -> None:
+async def test_what_another_process_commits_is_heard(live: Live, kept_url: str) -> None:
     thread = await live.bureau.app.start("desk", "deploy")
-    other = App(live.bureau.app.store.url)
     async with following(live.url, live.token, f"/v1/threads/{thread}/stream") as found:
         await take(found, 3)
-        await other.send(thread, "from elsewhere")
+        other = await asyncio.create_subprocess_exec(sys.executable, "-m", "ownloop", "send", thread, "from elsewhere", "--store", kept_url)
+        assert await other.wait() == 0
         (message,) = await take(found, 1, only="message", seconds=3)
         assert message.data["data"]["text"] == "from elsewhere"
-    await other.aclose()
 
 
 async def test_the_stream_of_a_thread_that_ends_ends_and_is_not_opened_again(live: Live) -> None:
@@ -294,8 +292,8 @@ async def test_the_inbox_tells_nothing_of_threads_that_are_not_seen(live: Live) 
 # ---- processes that die ------------------------------------------------------------------------------------------------------------
 
 
-def start_server(folder: Path, port: int = 0) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, str(HERE / "served.py"), f"sqlite:///{folder}/t.db", str(port), str(folder / "token")]
+def start_server(folder: Path, store: str, port: int = 0) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, str(HERE / "served.py"), store, str(port), str(folder / "token")]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent / "src")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
@@ -303,8 +301,8 @@ def start_server(folder: Path, port: int = 0) -> tuple[subprocess.Popen[str], st
     return process, url
 
 
-async def test_the_server_is_killed_while_somebody_follows_and_who_follows_misses_nothing(tmp_path: Path) -> None:
-    process, url = start_server(tmp_path)
+async def test_the_server_is_killed_while_somebody_follows_and_who_follows_misses_nothing(tmp_path: Path, kept_url: str) -> None:
+    process, url = start_server(tmp_path, kept_url)
     port, token = int(url.rpartition(":")[2]), (tmp_path / "token").read_text(encoding="utf-8")
     seen: list[int] = []
     try:
@@ -322,7 +320,7 @@ async def test_the_server_is_killed_while_somebody_follows_and_who_follows_misse
                 if number in (20, 40):
                     process.send_signal(signal.SIGKILL)
                     process.wait()
-                    process, _ = start_server(tmp_path, port)
+                    process, _ = start_server(tmp_path, kept_url, port)
             await client.cancel(thread)
             await asyncio.wait_for(following, 20)
             assert seen == [event.seq for event in await client.events(thread, limit=1000)]
@@ -332,8 +330,9 @@ async def test_the_server_is_killed_while_somebody_follows_and_who_follows_misse
         process.wait()
 
 
-async def test_a_server_that_is_told_to_stop_does_not_wait_for_who_listens(tmp_path: Path) -> None:
-    process, url = start_server(tmp_path)
+@pytest.mark.alone
+async def test_a_server_that_is_told_to_stop_does_not_wait_for_who_listens(tmp_path: Path, kept_url: str) -> None:
+    process, url = start_server(tmp_path, kept_url)
     try:
         token = (tmp_path / "token").read_text(encoding="utf-8")
         async with following(url, token, "/v1/stream") as found:

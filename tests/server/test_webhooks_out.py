@@ -68,8 +68,8 @@ def receiver() -> Iterator[Receiver]:
     server.server.shutdown()
 
 
-def make(clock: FakeClock, model: ScriptedModel, **approval: object) -> App:
-    app = App("memory://", clock=clock)
+def make(clock: FakeClock, model: ScriptedModel, url: str = "memory://", **approval: object) -> App:
+    app = App(url, clock=clock)
 
     @app.agent
     async def deployer(thread: Thread) -> None:
@@ -84,9 +84,9 @@ def make(clock: FakeClock, model: ScriptedModel, **approval: object) -> App:
     return app
 
 
-async def test_an_endpoint_hears_everything_signed_and_in_order(receiver: Receiver) -> None:
+async def test_an_endpoint_hears_everything_signed_and_in_order(any_url: str, receiver: Receiver) -> None:
     clock, secrets = FakeClock(), [new_secret(), new_secret()]
-    app = make(clock, ScriptedModel([Deploy(), Done()]), by="ops", reason="production")
+    app = make(clock, ScriptedModel([Deploy(), Done()]), any_url, by="ops", reason="production")
     hooks = Webhooks(app, [Endpoint(receiver.url, secrets)], allow=LOOPBACK)
     async with drive(app, clock) as d:
         await d.start("deployer", key="ticket-1")
@@ -141,9 +141,9 @@ async def test_a_receiver_that_is_down_for_a_day_gets_everything_once_it_is_back
         assert receiver.told() == ["thread.started", "interrupt.opened", "interrupt.resolved", "thread.done"]
 
 
-async def test_what_nobody_takes_is_a_dead_letter_that_can_be_sent_again(receiver: Receiver) -> None:
+async def test_what_nobody_takes_is_a_dead_letter_that_can_be_sent_again(any_url: str, receiver: Receiver) -> None:
     clock, receiver.status = FakeClock(), 500
-    app = make(clock, ScriptedModel([Done()]))
+    app = make(clock, ScriptedModel([Done()]), any_url)
     hooks = Webhooks(app, [Endpoint(receiver.url, [new_secret()], ["thread.done"])], allow=LOOPBACK)
     async with drive(app, clock) as d:
         await d.start("deployer")
@@ -184,9 +184,9 @@ async def test_retry_after_is_kept_and_gone_is_gone(receiver: Receiver) -> None:
         assert len(receiver.requests) == 3
 
 
-async def test_two_processes_that_deliver_tell_an_endpoint_once(receiver: Receiver) -> None:
+async def test_two_processes_that_deliver_tell_an_endpoint_once(any_url: str, receiver: Receiver) -> None:
     clock = FakeClock()
-    app = make(clock, ScriptedModel([Done()]))
+    app = make(clock, ScriptedModel([Done()]), any_url)
     endpoints = [Endpoint(receiver.url, [new_secret()])]
     one, other = Webhooks(app, endpoints, allow=LOOPBACK), Webhooks(app, endpoints, allow=LOOPBACK)
     async with drive(app, clock) as d:
@@ -219,9 +219,9 @@ async def test_a_redirect_is_no_way_into_the_house(receiver: Receiver) -> None:
         assert waiting.problem.startswith("302")
 
 
-async def test_an_approval_that_waits_too_long_is_told_to_whom_the_policy_names(receiver: Receiver) -> None:
+async def test_an_approval_that_waits_too_long_is_told_to_whom_the_policy_names(any_url: str, receiver: Receiver) -> None:
     clock, told = FakeClock(), []
-    app = make(clock, ScriptedModel([Deploy(), Done()]), escalate=[("24h", "cfo"), ("48h", "ceo")])
+    app = make(clock, ScriptedModel([Deploy(), Done()]), any_url, escalate=[("24h", "cfo"), ("48h", "ceo")])
 
     async def escalated(interrupt: object, whom: str) -> None:
         told.append(whom)

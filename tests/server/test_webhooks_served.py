@@ -3,7 +3,6 @@
 import asyncio
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pytest
@@ -43,8 +42,8 @@ async def parked(app: App) -> str:
         return thread
 
 
-async def test_a_webhook_from_outside_wakes_a_thread_whose_process_is_gone(tmp_path: Path) -> None:
-    url, secret, hooks = f"sqlite:///{tmp_path}/a.db", new_secret(), Hooks()
+async def test_a_webhook_from_outside_wakes_a_thread_whose_process_is_gone(kept_url: str) -> None:
+    url, secret, hooks = kept_url, new_secret(), Hooks()
 
     @hooks.on("shop", secrets=secret)
     def shop(request: Request) -> Emit:
@@ -70,9 +69,8 @@ async def test_a_webhook_from_outside_wakes_a_thread_whose_process_is_gone(tmp_p
 
 
 @pytest.mark.parametrize("wakes", [True, False])
-async def test_a_server_tells_endpoints_what_happens_whether_or_not_it_runs_wakes(tmp_path: Path, receiver: Receiver, wakes: bool) -> None:  # noqa: F811
-    url = f"sqlite:///{tmp_path}/a.db"
-    app = program(url)
+async def test_a_server_tells_endpoints_what_happens_whether_or_not_it_runs_wakes(kept_url: str, receiver: Receiver, wakes: bool) -> None:  # noqa: F811
+    app = program(kept_url)
     site = create(app, wakes=wakes, webhooks=Webhooks(app, [Endpoint(receiver.url, [new_secret()], ["thread.started"])], allow=LOOPBACK))
     async with site.router.lifespan_context(site):
         thread = await app.start("seller")

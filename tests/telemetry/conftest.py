@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -24,6 +25,18 @@ def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     logs.unconfigure()
     watch.use(None)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store's URL; on SQLite, unless a test asks for another."""
+    match getattr(request, "param", "sqlite"):
+        case "postgres":
+            return str(request.getfixturevalue("postgres_url"))
+        case "memory":
+            return "memory://"
+        case _:
+            return f"sqlite:///{tmp_path}/robot.db"
 
 
 @pytest.fixture

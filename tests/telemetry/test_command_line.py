@@ -41,11 +41,11 @@ class Worker:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def worker(store: str) -> Iterator[Callable[..., Worker]]:
     running: list[Worker] = []
 
     def start(**environment: str) -> Worker:
-        running.append(Worker(f"sqlite:///{tmp_path}/robot.db", environment))
+        running.append(Worker(store, environment))
         return running[-1]
 
     yield start
@@ -53,9 +53,9 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         one.kill()
 
 
-async def worked(tmp_path: Path) -> str:
+async def worked(store: str) -> str:
     """A thread that a worker elsewhere takes to its approval; its id."""
-    app = robot_on(App(f"sqlite:///{tmp_path}/robot.db"))
+    app = robot_on(App(store))
     thread = await app.start("robot")
     end = time.monotonic() + 60
     while not (waiting := await app.interrupts()):
@@ -73,9 +73,10 @@ def await_a_moment() -> None:
     time.sleep(0.05)
 
 
-async def test_an_endpoint_makes_a_worker_send_spans_and_metrics(worker: Callable[..., Worker], collector: Collector, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+async def test_an_endpoint_makes_a_worker_send_spans_and_metrics(worker: Callable[..., Worker], collector: Collector, store: str) -> None:
     running = worker(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-    thread = await worked(tmp_path)
+    thread = await worked(store)
     running.stop()
     assert {span.name for span in collector.spans} == {"invoke_agent robot", "chat gpt-5-mini", "execute_tool deploy"}
     assert {span.about["gen_ai.conversation.id"] for span in collector.spans} == {thread}
@@ -84,17 +85,17 @@ async def test_an_endpoint_makes_a_worker_send_spans_and_metrics(worker: Callabl
 
 
 @pytest.mark.parametrize("environment", [{}, {"OWNLOOP_OTEL": "0", "OTEL_EXPORTER_OTLP_ENDPOINT": "URL"}])
-async def test_otherwise_nothing_is_sent(worker: Callable[..., Worker], collector: Collector, tmp_path: Path, environment: dict[str, str]) -> None:
+async def test_otherwise_nothing_is_sent(worker: Callable[..., Worker], collector: Collector, store: str, environment: dict[str, str]) -> None:
     running = worker(**{name: value.replace("URL", collector.url) for name, value in environment.items()})
-    await worked(tmp_path)
+    await worked(store)
     running.stop()
     assert collector.raw == []
 
 
-async def test_a_worker_can_be_scraped(worker: Callable[..., Worker], tmp_path: Path) -> None:
+async def test_a_worker_can_be_scraped(worker: Callable[..., Worker], store: str) -> None:
     port = str(20_000 + os.getpid() % 20_000)
     running = worker(OWNLOOP_OTEL="1", OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="prometheus", OTEL_EXPORTER_PROMETHEUS_PORT=port)
-    await worked(tmp_path)
+    await worked(store)
     text, end = "", time.monotonic() + 5
     while "ownloop_interrupt_opened_total" not in text and time.monotonic() < end:
         text = urllib.request.urlopen(f"http://localhost:{port}/metrics").read().decode()
@@ -104,9 +105,9 @@ async def test_a_worker_can_be_scraped(worker: Callable[..., Worker], tmp_path: 
     running.stop()
 
 
-async def test_a_worker_logs_json_if_it_is_told(worker: Callable[..., Worker], tmp_path: Path) -> None:
+async def test_a_worker_logs_json_if_it_is_told(worker: Callable[..., Worker], store: str) -> None:
     running = worker(OWNLOOP_LOG_FORMAT="json", OWNLOOP_LOG_LEVEL="info")
-    thread = await worked(tmp_path)
+    thread = await worked(store)
     lines = [json.loads(line) for line in running.stop() if line.startswith("{")]
     (line,) = [line for line in lines if "deploying" in line["message"]]
     assert line["message"] == "deploying with password=***" and line["thread"] == thread

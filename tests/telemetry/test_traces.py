@@ -34,9 +34,9 @@ async def started(d: Drive, input: str = "") -> str:
     return thread
 
 
-async def run_through(clock: FakeClock, input: str = "", by: Actor = MANAGER) -> str:
+async def run_through(clock: FakeClock, input: str = "", by: Actor = MANAGER, url: str = "memory://") -> str:
     """One thread: a wait for an approval, and its end."""
-    async with drive(robot_on(App("memory://", clock=clock)), clock) as d:
+    async with drive(robot_on(App(url, clock=clock)), clock) as d:
         thread = await started(d, input)
         if input == "":
             clock.advance("90s")
@@ -45,9 +45,10 @@ async def run_through(clock: FakeClock, input: str = "", by: Actor = MANAGER) ->
         return thread
 
 
-async def test_wakes_requests_and_calls_are_spans_with_the_names_of_the_conventions(instrument: Instrument, collector: Collector) -> None:
+@pytest.mark.parametrize("store", ["memory", "postgres"], indirect=True)
+async def test_wakes_requests_and_calls_are_spans_with_the_names_of_the_conventions(instrument: Instrument, collector: Collector, store: str) -> None:
     instrument()
-    thread = await run_through(FakeClock())
+    thread = await run_through(FakeClock(), url=store)
     about = {"gen_ai.conversation.id": thread, "gen_ai.agent.name": "robot"}
     first, second = collector.named("invoke_agent robot")
     assert first.kind == "INTERNAL" and first.about.items() >= {**about, "gen_ai.agent.id": "robot", "gen_ai.operation.name": "invoke_agent"}.items()

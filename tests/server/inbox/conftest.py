@@ -23,9 +23,19 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+ON_POSTGRES = {"test_inbox_live"}
+"""Tests of pages that change because of what others commit."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "house" in metafunc.fixturenames and metafunc.module.__name__ in ON_POSTGRES:
+        metafunc.parametrize("house", ["memory", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def house() -> Iterator[House]:
-    house = House("memory://")
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    is_server = getattr(request, "param", "memory") == "postgres"
+    house = House(request.getfixturevalue("postgres_url") if is_server else "memory://")
     house.open()
     yield house
     house.close()
