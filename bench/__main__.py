@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import approve, disk, fleet, importing, inbox, model_call, server, telemetry, together, tool_loop
+from . import approve, disk, engines, fleet, importing, inbox, model_call, postgres, server, telemetry, together, tool_loop, wakes
 from .measure import Result, show
 
 README = Path(__file__).with_name("README.md")
@@ -30,6 +30,9 @@ def run(quick: bool) -> list[Result]:
         lambda: telemetry.measure(5 if quick else 15),
         server.measure,
         lambda: inbox.measure(5 if quick else 15),
+        lambda: engines.measure(60 if quick else 200),
+        lambda: postgres.measure(3 if quick else 7),
+        lambda: wakes.measure(quick),
     ]
     results: list[Result] = []
     for part in parts:

@@ -1,4 +1,5 @@
-"""ownloop: one thread per key on SQLite (WAL, synchronous=FULL), an agent that owns its loop; `run_one` is one wake, as an engine runs it."""
+"""ownloop: one thread per key on SQLite (WAL, synchronous=FULL) or Postgres, an agent that owns its loop; `run_one` is one wake, as an engine runs it.
+opts: db=pg, sync=normal, lease=<duration>."""
 import asyncio, os
 from typing import Any
 from ownloop import Actor, App, Intent, Thread, current_call
@@ -39,10 +40,12 @@ async def bench(thread: Thread) -> str:
                 return "done"
 
 class Peer:
-    STORE = "sqlite"
-    def __init__(self, store, opts): self.path = os.path.join(store, "ownloop.db"); self.store = store; self.opts = opts
+    def __init__(self, store, opts): self.store = store; self.opts = opts; self.STORE = "pg" if opts.get("db") == "pg" else "sqlite"
     async def open(self):
-        self.app = App(f"sqlite:///{self.path}?synchronous={self.opts.get('sync', 'full')}", lease=self.opts.get("lease", "3s"))
+        if self.STORE == "pg":
+            d = dict(x.split("=") for x in self.store.split()); url = f"postgresql://{d['user']}@/{d['dbname']}?host={d['host']}&port={d['port']}"
+        else: url = f"sqlite:///{os.path.join(self.store, 'ownloop.db')}?synchronous={self.opts.get('sync', 'full')}"
+        self.app = App(url, lease=self.opts.get("lease", "3s"))
         self.app.add(bench)
     async def close(self): await self.app.aclose()
     async def _start(self, tid: str, mode: str, n: int, size: int = 200) -> str:

@@ -1,0 +1,1 @@
+"""Twelve faults, one program, every framework that can be installed: what each does, judged by a ledger of effects."""
