@@ -14,7 +14,7 @@ import pytest
 # Reasons, word for word, each with a comment that says why CI cannot run what it skips.
 EXPECTED_SKIPS: frozenset[str] = frozenset(
     {
-        "a small disk can be mounted by root only",  # a container without CAP_SYS_ADMIN, in the test of a full disk under Postgres
+        "a small disk can be mounted by root only"  # a container without CAP_SYS_ADMIN, in the test of a full disk under Postgres
     }
 )
 

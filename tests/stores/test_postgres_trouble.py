@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -153,22 +154,21 @@ async def test_a_cut_network_comes_back_for_appends_renewals_and_listening(url: 
 
 
 async def test_a_rollback_of_the_caller_wakes_nobody_and_leaves_nothing_remembered(url: str) -> None:
-    app, other = App(PostgresStore(url)), App(PostgresStore(url))
-    heard: list[object] = []
-    await other.threads()
-    other.store.listen(heard.append)
-    while not heard:
-        await asyncio.sleep(0.01)
-    heard.clear()
-    async with await psycopg.AsyncConnection.connect(conninfo(url)) as tx:
-        thread = await app.start("bot", 1, key="k", tx=tx)
-        assert (await app.send(thread, "x", tx=tx)).seq == 2
-        await tx.rollback()
-    again = await app.start("bot", 1, key="k")
-    assert again != thread and (await app.send(again, "x")).seq == 2
-    while len(heard) < 2:
-        await asyncio.sleep(0.01)
-    assert {one for found in heard for one in found} == {again}  # type: ignore[attr-defined]  # ids
-    assert look(url, "SELECT count(*) FROM ownloop.threads WHERE number = %s", (number_of(thread),)) == [(0,)]
-    await app.aclose()
-    await other.aclose()
+    async with stores(url, 2) as (mine, other):
+        app, heard = App(mine), list[Any]()
+        other.listen(heard.append)
+        while not heard:
+            await asyncio.sleep(0.01)
+        heard.clear()
+        async with await psycopg.AsyncConnection.connect(conninfo(url)) as tx:
+            thread = await app.start("bot", 1, key="k", tx=tx)
+            assert (await app.send(thread, "x", tx=tx)).seq == 2
+            await tx.rollback()
+        again = await app.start("bot", 1, key="k")
+        assert again != thread and (await app.send(again, "x")).seq == 2
+        async with asyncio.timeout(10):
+            while len(heard) < 2:
+                await asyncio.sleep(0.01)
+        assert heard == [(again,), (again,)]
+        assert look(url, "SELECT count(*) FROM ownloop.threads WHERE number = %s", (number_of(thread),)) == [(0,)]
+        await app.aclose()

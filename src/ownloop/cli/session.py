@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from ..app import App
 from ..interrupts import Actor
+from ..stores.urls import masked
 from .opening import find_app, move
 from .paper import Paper
 from .trouble import usage
@@ -28,7 +29,7 @@ class Session:
     """What the common options say."""
 
     paper: Paper
-    store: str | None = None
+    store: str | None = field(default=None, repr=False)
     app_place: str | None = None
     name: str | None = None
     groups: Sequence[str] = ()
@@ -105,7 +106,7 @@ class Session:
         """A command to copy, on the same store: what came from the environment need not be repeated."""
         if self.server is not None:
             return shlex.join(["ownloop", *words, *([] if self.server == os.environ.get("OWNLOOP_SERVER") else ["--server", self.server])])
-        place = ["--store", self.store] if self.store and self.store != store_of_environment() else []
+        place = ["--store", masked(self.store)] if self.store and self.store != store_of_environment() else []
         if not place and self.store is None and self.app_place and self.app_place != os.environ.get("OWNLOOP_APP"):
             place = ["--app", self.app_place]
         return shlex.join(["ownloop", *words, *place])
