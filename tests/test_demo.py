@@ -184,9 +184,11 @@ def test_at_the_end_the_inbox_stays_open_until_ctrl_c_and_what_waits_there_is_ke
 PACKAGED = [sys.executable, "-m", "ownloop", "demo", "--no-open", "-p", "0"]
 
 
-def test_ownloop_demo_opens_with_something_that_waits_and_goes_on_after_kill_9(environment: dict[str, str], tmp_path: Path) -> None:
+def test_ownloop_demo_opens_with_something_that_waits_and_goes_on_after_kill_9(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment |= {"PYTHONPATH": str(ROOT / "src")}
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     first = Terminal(environment, PACKAGED)
     waiting = first.read_until(r"another terminal: ownloop decide (int_\w+) approve")[1]
     visitor = browser(first.read_until(r"Inbox +(http://\S+)\s")[1])

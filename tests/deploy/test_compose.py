@@ -143,8 +143,11 @@ def test_the_services_start_pass_their_health_checks_and_carry_a_thread_to_its_e
         assert decided.returncode == 0, decided.stdout + decided.stderr
         until_it_says(operator, "ownloop show deploybot/monday --json", '"status": "done"')
         assert "v1.4.0 deployed" in operator.run("ownloop show deploybot/monday --events").stdout
-        measured = "".join(urllib.request.urlopen(url, timeout=5).read().decode() for url in scrapes)
-        assert "ownloop_wake_lag_seconds_count" in measured
+        end, measured = time.monotonic() + 30, ""
+        while "ownloop_wake_lag_seconds_count" not in measured:  # the log is written first, then it is measured
+            assert time.monotonic() < end, measured
+            time.sleep(0.1)
+            measured = "".join(urllib.request.urlopen(url, timeout=5).read().decode() for url in scrapes)
 
 
 def test_the_server_refuses_other_machines_before_somebody_could_be_known(operator: Operator) -> None:

@@ -41,7 +41,7 @@ def test_what_a_page_points_at_exists(page: Path) -> None:
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_the_programs_have_the_form_of_our_own(folder: Path, command: list[str]) -> None:
     ours = [sys.executable, "-m", "ruff", *command, "--config", ROOT / "pyproject.toml", "--no-cache", folder]
-    done = subprocess.run(ours, capture_output=True, text=True, check=False)
+    done = subprocess.run(ours, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

@@ -214,7 +214,7 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._passing.wait()
-                if is_answer and self.takes_answer:
+                if is_answer and self.takes_answer and b"append" in data:  # and not that to a connection that the pool makes just now
                     self.takes_answer = False
                     writer.write(b"E" + (len(self.FATAL) + 4).to_bytes(4, "big") + self.FATAL)
                     break

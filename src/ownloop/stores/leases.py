@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..clock import Clock
+from ..errors import StoreError
 from .base import ENDED, Pulse, Store
 
 log = logging.getLogger("ownloop")
@@ -117,7 +118,10 @@ class LeaseKeeper:
         asked = self._clock.ticks()
         try:
             pulses = self._store.renew({thread_id: holder.epoch for thread_id, (holder, _) in held.items()}, self._ttl)
-        except Exception:  # a store that is away for a moment: the leases run out by themselves
+        except StoreError as error:  # away for a moment: the leases run out by themselves
+            log.warning("leases could not be renewed: %s", error)
+            return
+        except Exception:
             log.exception("leases could not be renewed")
             return
         for thread_id, (holder, loop) in held.items():
