@@ -23,8 +23,8 @@ from ownloop.events import Draft
 from ownloop.stores.base import NewThread
 from ownloop.stores.postgres import PostgresStore, lanes
 from ownloop.stores.postgres import store as store_module
-from ownloop.stores.postgres.codec import number_of
 from ownloop.stores.postgres.store import PATIENCE
+from ownloop.stores.values import number_of
 from ownloop.testing import FakeClock
 from ownloop.testing.store_scene import TTL, Scene
 

@@ -24,7 +24,7 @@ from ownloop import App
 from ownloop.errors import StoreError, StoreFull, StoreReadOnly
 from ownloop.events import Draft
 from ownloop.stores.postgres import PostgresStore
-from ownloop.stores.postgres.codec import number_of
+from ownloop.stores.values import number_of
 from ownloop.testing.store_scene import TTL
 
 MESSAGE = [Draft("message", {"text": "x"})]

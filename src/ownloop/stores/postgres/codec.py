@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
-
 from ... import ids
 from ...clock import from_micros, micros
 from ...events import Draft, Event, Json
 from ...interrupts import DECIDABLE
 from ..base import NewThread, ThreadRow
-from ..rules import VALUE_LIMIT, closed_as, complete, notice_of
+from ..rules import closed_as, complete, notice_of
+from ..values import apart, dump
 
 EVENT = "seq, kind, at, step, op, actor, data, big"
 """The columns of an event."""
@@ -30,21 +28,6 @@ _EPOCH = from_micros(0)
 _STEP = 17
 """Where a step's own part begins in its id."""
 _decode = json.JSONDecoder().decode
-_encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-
-
-def number_of(thread_id: str) -> int:
-    """The number of a thread's id; -1, which no thread has, if it is none."""
-    number = ids.thread_number(thread_id)
-    return -1 if number is None else number
-
-
-def dump(value: Json) -> str:
-    """Compact JSON that UTF-8 can hold: half a surrogate pair is written as an escape."""
-    try:
-        return to_json(value).decode()
-    except PydanticSerializationError:
-        return _encode_ascii(value)
 
 
 def box(key: str | None) -> str:
@@ -106,25 +89,9 @@ def _asked(data: Mapping[str, Json], child: int | None) -> dict[str, Json]:
 
 
 def _packed(data: Mapping[str, Json]) -> dict[str, Json]:
-    """The data as text; fields over the limit go to blobs, each content once."""
-    if not data:
-        return {}
-    text = dump(data)
-    if len(text) <= VALUE_LIMIT:
-        return {"data": text}
-    small, big, blobs = {}, {}, {}
-    for name, value in data.items():
-        if len(field := dump(value)) > VALUE_LIMIT:
-            big[name] = hash_of(field)
-            blobs[big[name]] = field
-        else:
-            small[name] = value
-    return {"data": dump(small), **({"big": big, "blobs": blobs} if big else {})}
-
-
-def hash_of(text: str) -> str:
-    """By what a value is known that is stored once."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The data as text, and the values that stand apart."""
+    text, big, blobs = apart(data)
+    return {} if text is None else {"data": text, **({"big": big, "blobs": blobs} if big else {})}
 
 
 def newborn(new: NewThread, number: int) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from ...clock import Clock
-from .codec import dump
+from ..values import dump
 from .connect import Place, set_clock
 from .verbs import Call, Verbs
 

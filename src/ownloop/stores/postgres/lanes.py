@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from ...clock import Clock
 from ...errors import StoreError
 from ..rules import VALUE_LIMIT
-from .codec import dump
+from ..values import dump
 from .connect import SAFE, SESSION, SET_CLOCK, WAIT, Place, is_answer, is_gone, lost, set_clock, translate
 
 T = TypeVar("T")

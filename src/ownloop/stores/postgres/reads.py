@@ -10,7 +10,8 @@ from ... import ids
 from ...events import Event, Json
 from ..base import InterruptFilter, InterruptRow, Pulse, Tally, ThreadFilter, ThreadRow
 from ..rules import json_text
-from .codec import EVENT, LARGEST, THREAD, dump, event_of, moment_of, number_of, step_column, thread_of
+from ..values import dump, number_of
+from .codec import EVENT, LARGEST, THREAD, event_of, moment_of, step_column, thread_of
 
 Condition = tuple[str, Sequence[Any]]
 """A piece of SQL and its values."""

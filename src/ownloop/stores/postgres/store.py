@@ -19,7 +19,7 @@ from ... import ids
 from ...clock import Clock, SystemClock
 from ...errors import StoreBusy, StoreError
 from ..base import Pulse
-from .codec import dump, number_of
+from ..values import dump, number_of
 from .connect import MIGRATIONS, SESSION, SET_CLOCK, WAIT, is_gone, parse, prepare, roles, script, set_clock, span, translate
 from .hearing import Ear
 from .joined import Joined

@@ -12,7 +12,8 @@ from ...clock import Clock, from_micros, micros
 from ...events import Json
 from ..base import Note, NoticeName, NoticeRow, Record
 from ..rules import MAIL_KEPT, query_words, words_of
-from .codec import dump, moment_of
+from ..values import dump
+from .codec import moment_of
 from .connect import span
 from .reads import fits
 

@@ -11,7 +11,8 @@ from ... import ids
 from ...events import Draft, Event, Json
 from ..base import Begun, Claim, ControlVerb, Fenced, NewThread, Refused, Status
 from ..rules import MAIL_KEPT, after_control, is_progress, stopped_child, watched
-from .codec import LARGEST, THREAD, box, dump, event_of, micros_of, moment_of, newborn, number_of, recorded, step_column, thread_of, wire, written
+from ..values import dump, number_of
+from .codec import LARGEST, THREAD, box, event_of, micros_of, moment_of, newborn, recorded, step_column, thread_of, wire, written
 from .connect import span
 
 Call = dict[str, Json]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pydantic_core import PydanticSerializationError, to_json
-
 from ... import ids
 from ...clock import from_micros
 from ...events import Event, Json, Kind
 from ..base import Status, ThreadRow
-from ..rules import VALUE_LIMIT
+from ..values import apart, dump
 
 # Positions in these tuples are on disk: append only. schema.sql has 8, 14, 15 of EVENT_KINDS and 3 of REQUEST_KINDS in its indexes.
 EVENT_KINDS: tuple[Kind, ...] = (
@@ -53,44 +50,14 @@ THREAD_COLUMNS = (
 )
 
 _decode = json.JSONDecoder().raw_decode  # what `dump` wrote has nothing around it
-_encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-
-
-def number_of(thread_id: str) -> int:
-    """The number of a thread's id; -1, which no thread has, if it is none."""
-    number = ids.thread_number(thread_id)
-    return -1 if number is None else number
-
-
-def dump(value: Json) -> str:
-    """Compact JSON that UTF-8 can hold: half a surrogate pair is written as an escape."""
-    try:
-        return to_json(value).decode()
-    except PydanticSerializationError:
-        return _encode_ascii(value)
 
 
 def pack(db: sqlite3.Connection, data: Mapping[str, Json]) -> tuple[str | None, str | None]:
     """The columns `data` and `big`; fields over the limit go to blobs, each content once."""
-    if not data:
-        return None, None
-    text = dump(data)
-    if len(text) <= VALUE_LIMIT:
-        return text, None
-    small, big = {}, {}
-    for name, value in data.items():
-        if len(field := dump(value)) > VALUE_LIMIT:
-            big[name] = keep(db, field)
-        else:
-            small[name] = value
-    return dump(small), dump(big) if big else None
-
-
-def keep(db: sqlite3.Connection, text: str) -> str:
-    """Write a blob unless its content is there; its hash."""
-    found = hashlib.sha256(text.encode()).hexdigest()
-    db.execute("INSERT INTO blobs (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", (found, text))
-    return found
+    text, big, blobs = apart(data)
+    for found, field in blobs.items():
+        db.execute("INSERT INTO blobs (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING", (found, field))
+    return text, dump(big) if big else None
 
 
 def unpack(db: sqlite3.Connection, data: str | None, big: str | None) -> dict[str, Json]:

@@ -12,6 +12,7 @@ from ...events import Json, canonical
 from ...interrupts import DECIDABLE
 from ..base import InterruptFilter, InterruptRow, Tally, ThreadFilter, ThreadRow
 from ..rules import json_text
+from ..values import number_of
 from .codec import (
     EVENT_COLUMNS,
     INTERRUPT_CODES,
@@ -21,7 +22,6 @@ from .codec import (
     THREAD_CODES,
     THREAD_COLUMNS,
     event_of,
-    number_of,
     one_event,
     rows,
     thread_of,

@@ -6,7 +6,8 @@ import json
 
 from ...events import Draft, Event, Json
 from ..base import ENDED
-from .codec import dump, rows
+from ..values import dump
+from .codec import rows
 from .transaction import Row, Transaction
 
 

@@ -9,7 +9,8 @@ from ... import ids
 from ...events import Draft, Event
 from ..base import ENDED, ControlVerb, NewThread, Refused
 from ..rules import after_control, stopped_child
-from .codec import INTERRUPT_CODES, REQUEST_CODES, number_of, rows
+from ..values import number_of
+from .codec import INTERRUPT_CODES, REQUEST_CODES, rows
 from .transaction import Row, Transaction
 from .wakes import tell_parent
 

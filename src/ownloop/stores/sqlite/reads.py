@@ -9,7 +9,8 @@ from collections.abc import Collection
 from ... import ids
 from ...events import Event
 from ..base import Pulse, ThreadRow
-from .codec import EVENT_CODES, EVENT_COLUMNS, THREAD_COLUMNS, THREAD_STATUSES, event_of, number_of, one_event, rows, thread_of
+from ..values import number_of
+from .codec import EVENT_CODES, EVENT_COLUMNS, THREAD_COLUMNS, THREAD_STATUSES, event_of, one_event, rows, thread_of
 from .transaction import AT_ONCE
 
 _THREAD = "thread = (SELECT place FROM threads WHERE number = ?)"

@@ -16,6 +16,7 @@ from ...events import Draft, Event
 from ...interrupts import DECIDABLE
 from ..base import NewThread, NoticeName, Refused, Status, ThreadRow
 from ..rules import closed_as, complete, notice_of
+from ..values import dump
 from .codec import (
     EVENT_CODES,
     INTERRUPT_CODES,
@@ -23,7 +24,6 @@ from .codec import (
     THREAD_CODES,
     THREAD_COLUMNS,
     THREAD_STATUSES,
-    dump,
     one_event,
     pack,
     rows,

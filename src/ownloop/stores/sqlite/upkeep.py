@@ -13,7 +13,8 @@ from ...clock import from_micros, micros
 from ...events import Json
 from ..base import NoticeName, NoticeRow, Record
 from ..rules import MAIL_KEPT
-from .codec import THREAD_CODES, dump, rows
+from ..values import dump
+from .codec import THREAD_CODES, rows
 from .transaction import Transaction
 
 PRUNE_AT_ONCE = 500

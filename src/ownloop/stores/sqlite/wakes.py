@@ -12,7 +12,8 @@ from ...clock import micros
 from ...events import Draft, Event
 from ..base import ENDED, Begun, Claim, Fenced, NewThread, Pulse
 from ..rules import MAIL_KEPT, closed_as, is_progress, watched
-from .codec import EVENT_CODES, EVENT_COLUMNS, INTERRUPT_CODES, REQUEST_CODES, event_of, number_of, rows, step_column
+from ..values import number_of
+from .codec import EVENT_CODES, EVENT_COLUMNS, INTERRUPT_CODES, REQUEST_CODES, event_of, rows, step_column
 from .mail import deliver
 from .transaction import Row, Transaction
 
