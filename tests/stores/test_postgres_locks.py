@@ -158,6 +158,24 @@ async def test_calls_that_lose_a_deadlock_are_sent_again(url: str) -> None:
         assert [event.kind for event in await store.events(first)] == ["input", "message"]
 
 
+@pytest.mark.parametrize("ticks", range(12))
+async def test_whoever_is_cancelled_while_a_connection_comes_hears_of_it(store: PostgresStore, ticks: int) -> None:
+    """Before Python 3.12 psycopg's pool loses a cancellation that meets the connection: a loop around it would never end."""
+    thread = await new_thread(store)
+    held = [await store.lanes._borrow() for _ in range(store.place.connections)]
+    waiting = asyncio.ensure_future(store.thread(thread))
+    await asyncio.sleep(0.05)
+    giving = asyncio.ensure_future(store.lanes._give_back(held.pop()))
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    was_cancelled = waiting.cancel()
+    await asyncio.wait({waiting, giving})
+    assert waiting.cancelled() is was_cancelled
+    for connection in held:
+        await store.lanes._give_back(connection)
+    assert (await store.thread(thread)) is not None, "its connection came back"
+
+
 # ---- answers -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ class Attached(Protocol):
 
 
 def is_cancelled() -> bool:
-    """Whether somebody has cancelled the task that asks. A loop asks at each turn: before Python 3.12 `asyncio.wait_for`, which psycopg and its pool
-    use, loses a cancellation that meets the event."""
+    """Whether somebody has cancelled the task that asks. A loop asks at each turn: before Python 3.12 `asyncio.wait_for`, which psycopg
+    uses, loses a cancellation that meets the event."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

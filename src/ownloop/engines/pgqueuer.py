@@ -21,7 +21,7 @@ import psycopg
 from ..clock import duration
 from ..errors import StoreError
 from ..stores.base import Store
-from .base import Agents, RunOne, is_cancelled
+from .base import Agents, RunOne
 
 if TYPE_CHECKING:
     from ..stores.postgres import PostgresStore
@@ -81,7 +81,7 @@ class PgQueuer:
         await self.install()
         upkeep = asyncio.ensure_future(self._upkeep())
         try:
-            while not is_cancelled():
+            while True:
                 self._queue = Queue(self._store, self._schema, run_one, slots, self._concurrency, self._heartbeat)
                 self._register()
                 runs.add(asyncio.ensure_future(self._queue.run()))
@@ -102,7 +102,7 @@ class PgQueuer:
 
     async def _upkeep(self) -> None:
         lost, pruned = 0, time.monotonic()
-        while not is_cancelled():
+        while True:
             await asyncio.sleep((SWEEP / 10 if lost else SWEEP) * random.uniform(0.8, 1.2))
             try:
                 self._register()

@@ -54,8 +54,7 @@ class Outbox:
 
     async def serve(self) -> None:
         """Deliver until cancelled."""
-        loop, changed, task = asyncio.get_running_loop(), asyncio.Event(), asyncio.current_task()
-        assert task is not None
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def heard(thread_ids: Collection[str] | None) -> None:
             if self.listeners:
@@ -64,7 +63,7 @@ class Outbox:
 
         unlisten = self._store.listen(heard)
         try:
-            while not task.cancelling():  # asked at each turn: before Python 3.12 the pool of psycopg may lose a cancellation
+            while True:
                 changed.clear()
                 if not await self.deliver():
                     with suppress(TimeoutError):

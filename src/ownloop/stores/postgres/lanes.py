@@ -293,7 +293,9 @@ class Lanes:
 
     async def _borrow(self) -> Connection:
         """A connection that is alive, as far as a look at its socket tells; what a restart has cut is thrown away."""
-        give_up = time.monotonic() + WAIT
+        give_up, task = time.monotonic() + WAIT, asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
         while time.monotonic() < give_up:
             try:
                 connection: Connection | None = await self._pool.getconn(timeout=PATIENCE)
@@ -301,6 +303,10 @@ class Lanes:
                 raise StoreError(f"{self._place.name} is closed; nothing was written. Open it again") from None
             except PoolTimeout:
                 connection = await self._spare()
+            if task.cancelling() > before:  # before Python 3.12 the pool loses a cancellation that meets the connection
+                if connection is not None:
+                    await self._give_back(connection)
+                raise asyncio.CancelledError
             if connection is None:
                 await asyncio.sleep(0.1)
             elif is_gone(connection):
