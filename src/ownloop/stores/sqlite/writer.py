@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ...clock import Clock
 from ...errors import StoreError
-from .connect import is_busy, patiently, translate
+from .connect import is_busy, patiently, reserve, translate
 from .transaction import Rows, Transaction
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ GROUP = 1000
 """At most so many jobs in one commit."""
 QUICK_SECONDS = 0.002
 """A commit that takes longer is no work for the thread of an event loop."""
+EARLY = 8
+"""Commits after which this process is one that writes more, and the log is laid out for it."""
 LOOK_SECONDS = 0.06
 """How often to look for commits of other processes while somebody listens."""
 
@@ -70,6 +72,8 @@ class Writer:
         self._last = ""  # the thread that wrote last
         self._stopping = False
         self._pace = 0.0  # seconds that a commit takes, of late
+        self._commits = 0
+        self._is_laid_out = False
         self._watch = _Watch(db, path)
         self._rows = Rows(db)
         self._thread = threading.Thread(target=self._run, name=f"ownloop writer {path.name}", daemon=True)
@@ -151,6 +155,9 @@ class Writer:
                     group = self._commit_group(patient=True)
                 if group is not None:
                     self._tell(*group)
+            if self._commits >= EARLY and not self._is_laid_out:
+                with self._turn:
+                    self._is_laid_out = reserve(self._db, self._path)
             if self._watch.is_due():
                 with self._turn:
                     has_changed = self._watch.has_changed()
@@ -177,6 +184,9 @@ class Writer:
         except BaseException as error:
             touched = set()
             self._abandon(batch, error)
+        self._commits += 1
+        if self._commits == EARLY:
+            self._calls.put(None)
         taken = time.perf_counter() - began
         self._pace += (min(taken, 5 * QUICK_SECONDS) - self._pace) / 8  # one slow commit (a checkpoint) does not count
         return batch, touched
