@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager, closing, suppress
 
 from ..app import App
 from ..errors import StoreError
+from ..stores.answering import Answering
 from .running import bind
 from .trouble import usage
 
 PATIENCE = 5.0
-"""Seconds for a question, and for the store to answer."""
+"""Seconds for a question and its answer."""
+NOBODY = "thr_0000000000000"
 Why = Callable[[], Awaitable[str | None]]
 """Why it takes no work, or None."""
 
@@ -67,15 +69,14 @@ async def _response(words: list[str], why_not: Why) -> bytes:
     return head.encode() + (b"" if method == "HEAD" else body)
 
 
-async def why_no_work(app: App, is_stopping: bool) -> str | None:
+async def why_no_work(app: App, answering: Answering, is_stopping: bool) -> str | None:
     """Whether this worker would take work now."""
     if is_stopping:
         return "it was told to stop"
     if not app._serving or any(task.done() for task in app._serving):
         return "its engine has ended"
     try:
-        async with asyncio.timeout(PATIENCE):
-            await app.store.thread("thr_0000000000000")
-    except (StoreError, TimeoutError) as error:
-        return str(error) or f"the store did not answer in {PATIENCE:g} s"
+        await answering.check()
+    except StoreError as error:
+        return str(error)
     return None

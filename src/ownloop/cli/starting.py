@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from ..app import App
+from ..stores.answering import Answering
 from ..telemetry import from_environment
 from .command import command
 from .following import Follower, stopped
 from .inert import brief
 from .paper import plain
-from .probes import probes, why_no_work
+from .probes import NOBODY, probes, why_no_work
 from .session import Session
 from .showing import waiting
 from .standing import CODES, Standing, at_rest
@@ -178,7 +179,8 @@ async def worker(
     if not app.agents:
         raise usage("a worker needs agents: name their App", session.again("worker", "FILE.py"))
     app._concurrency = concurrency or app._concurrency
-    async with told_to_stop() as told, from_environment(app), probes(health, lambda: why_no_work(app, told.is_set())) as port, app:
+    answering = Answering(app.store.url, lambda: app.store.thread(NOBODY))
+    async with told_to_stop() as told, from_environment(app), probes(health, lambda: why_no_work(app, answering, told.is_set())) as port, app:
         asked = "" if port is None else f", probes at port {port}"
         paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}{asked}; Ctrl-C stops in order", "dim"))
         waits = asyncio.ensure_future(told.wait())

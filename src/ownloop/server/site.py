@@ -23,6 +23,7 @@ from .. import __version__
 from ..app import App
 from ..errors import OwnloopError
 from ..interrupts import Actor
+from ..stores.answering import Answering
 from . import auth as doors
 from . import schemas
 from .api import add_deciding, add_feeding, add_interrupts, add_steering, add_threads, shown
@@ -178,6 +179,7 @@ def create(
 
 def _add_probes(site: FastAPI, app: App, metrics: Callable[[], str] | None) -> None:
     administers: Any = require("admin")
+    answering = Answering(app.store.url, lambda: app.threads(limit=1))
 
     @site.get("/healthz", operation_id="health", response_model=schemas.Health, tags=["probes"])
     async def healthz() -> Response:
@@ -186,8 +188,8 @@ def _add_probes(site: FastAPI, app: App, metrics: Callable[[], str] | None) -> N
 
     @site.get("/readyz", operation_id="ready", response_model=schemas.Health, responses=documented("store-unavailable"), tags=["probes"])
     async def readyz() -> Response:
-        """The store answers too."""
-        await app.threads(limit=1)
+        """The store answers too, within two seconds."""
+        await answering.check()
         return shown({"status": "ok"})
 
     @site.get(

@@ -27,6 +27,8 @@ LARGEST = (1 << 31) - 1
 _EPOCH = from_micros(0)
 _STEP = 17
 """Where a step's own part begins in its id."""
+_PLAIN = frozenset(("kind", "step", "op", "by", "data"))
+_FOLLOWED = frozenset(("request", "vote", "turn_ended"))
 _decode = json.JSONDecoder().decode
 
 
@@ -71,6 +73,11 @@ def wire(draft: Draft, data: Mapping[str, Json], *, is_new: bool = False, child:
     if notice is not None and (not is_new or notice == "thread.started"):
         sent["notice"] = notice
     return sent
+
+
+def is_plain(sent: Mapping[str, Json], *, selecting: bool = False) -> bool:
+    """Whether nothing follows from the draft in another table than that of events; at a selection the ends of steps are looked after."""
+    return sent.keys() <= _PLAIN and sent["kind"] not in _FOLLOWED and (selecting or sent["kind"] != "ended")
 
 
 def _asked(data: Mapping[str, Json], child: int | None) -> dict[str, Json]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import psycopg
 from psycopg import sql
@@ -15,8 +16,49 @@ from .connect import Place
 
 log = logging.getLogger("ownloop")
 
+TELL_SECONDS = 0.05
+"""What a wake writes is told to other processes at most so often, for each thread."""
 PAUSE = 0.1
 """Seconds before the first try to connect again; doubled up to 2."""
+
+
+class Voice:
+    """What a loop writes, told to whoever looks on from another process: at once, then together what comes within TELL_SECONDS.
+
+    Nobody's work depends on it: what wakes a thread is always told with its commit.
+    """
+
+    def __init__(self, tell: Callable[[int], Awaitable[object]]) -> None:
+        self._tell = tell
+        self._owed: dict[int, bool] = {}
+        self._tasks: set[asyncio.Future[object]] = set()
+
+    def is_quiet(self, thread: int) -> bool:
+        """Whether the next write need not tell: the thread was told of a moment ago, and will be again soon."""
+        if thread in self._owed:
+            self._owed[thread] = True
+            return True
+        self._owed[thread] = False
+        asyncio.get_running_loop().call_later(TELL_SECONDS, self._later, thread)
+        return False
+
+    def _later(self, thread: int) -> None:
+        if self._owed.pop(thread, False):
+            task = asyncio.ensure_future(self._tell(thread))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("other processes were not told: %s", error)
+
+    async def finish(self) -> None:
+        """Tell what is owed."""
+        for thread in list(self._owed):
+            self._later(thread)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 class Ear:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """Whoever is cancelled hears of it when the statement has been answered: a commit is never left half-known. A second time it is cut."""
 
+    kept_until = 0.0
+
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         loop, number = asyncio.get_running_loop(), self.pgconn.socket
         cancelled: asyncio.CancelledError | None = None
@@ -74,6 +76,7 @@ async def _ready(loop: asyncio.AbstractEventLoop, number: int, wanted: int) -> i
 
 
 Pool = AsyncConnectionPool[Connection]
+IDLE = psycopg.pq.TransactionStatus.IDLE
 
 LANES = 3
 """Groups under way at once: while one waits for the disk, the next one is computed."""
@@ -81,6 +84,8 @@ GROUP = 100
 """At most so many calls in one statement."""
 PATIENCE = 1.0
 """Seconds after which the pool is not waited for alone."""
+KEPT_SECONDS = 30.0
+"""How long a connection is taken again without asking the pool, the last one first: what it knows is still warm."""
 SPARE = 2
 """Connections beside the pool at most."""
 BUSY = {"busy": True}
@@ -115,6 +120,9 @@ class Lanes:
         self._waiting: deque[_Waiting] = deque()
         self._flying: set[int] = set()  # threads with a call under way in a group
         self._spares: set[Connection] = set()
+        self._kept: list[Connection] = []
+        self._asking = 0  # who waits for the pool
+        self._is_over = False
         self._running: set[asyncio.Task[Any]] = set()
         self._busy = 0
         self._patient = asyncio.Semaphore(place.connections // 2)
@@ -162,9 +170,12 @@ class Lanes:
             self._start(self._lane())
 
     async def drain(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way, and give all back to the pool."""
         while self._running:
             await asyncio.wait(list(self._running))
+        self._is_over = True
+        while self._kept:
+            await self._pool.putconn(self._kept.pop())
 
     async def read(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement that may be sent twice."""
@@ -293,6 +304,20 @@ class Lanes:
 
     async def _borrow(self) -> Connection:
         """A connection that is alive, as far as a look at its socket tells; what a restart has cut is thrown away."""
+        while self._kept:
+            connection = self._kept.pop()
+            if is_gone(connection):
+                await connection.close()
+            elif time.monotonic() < connection.kept_until:
+                return connection
+            await self._pool.putconn(connection)
+        self._asking += 1
+        try:
+            return await self._borrow_from_pool()
+        finally:
+            self._asking -= 1
+
+    async def _borrow_from_pool(self) -> Connection:
         give_up, task = time.monotonic() + WAIT, asyncio.current_task()
         assert task is not None
         before = task.cancelling()
@@ -314,6 +339,7 @@ class Lanes:
                 await self._give_back(connection)
             else:
                 self._own[connection.pgconn.backend_pid] = connection
+                connection.kept_until = time.monotonic() + KEPT_SECONDS
                 return connection
         raise StoreError(f"{self._place.name} gave no connection in {WAIT:g} s; nothing was written. See that the server runs, then try again")
 
@@ -333,5 +359,7 @@ class Lanes:
         if connection in self._spares:
             self._spares.discard(connection)
             await connection.close()
+        elif not (self._asking or self._is_over) and time.monotonic() < connection.kept_until and connection.pgconn.transaction_status == IDLE:
+            self._kept.append(connection)
         else:
             await self._pool.putconn(connection)

@@ -92,6 +92,15 @@ CREATE OR REPLACE FUNCTION ownloop._open_interrupt(me bigint, place integer, mom
             (d ->> 'child')::bigint, d ->> 'digest')
 $$;
 
+-- The data of an event as it is, if it is a JSON object: whoever calls, what is no JSON could never be read again.
+CREATE OR REPLACE FUNCTION ownloop._object(data text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF json_typeof(data::json) <> 'object' THEN
+        RAISE EXCEPTION 'the data of an event is a JSON object, and this is %', left(data, 80) USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN data;
+END $$;
+
 -- One event at its place, and what follows from it. The caller holds the thread's row and writes its head.
 CREATE OR REPLACE FUNCTION ownloop._append(me bigint, place integer, moment bigint, d jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -99,16 +108,16 @@ DECLARE
     body text := d ->> 'data';
     asked integer := (d ->> 'request')::integer;
     expires bigint := coalesce((d ->> 'expires')::bigint, moment + (d ->> 'expires_in')::bigint);
+    covered integer[];
 BEGIN
+    IF d ? 'covers' THEN
+        covered := ARRAY(SELECT jsonb_array_elements_text(d -> 'covers')::integer);
+    END IF;
     IF d ? 'expires_in' THEN
         body := CASE WHEN body IS NULL THEN '{' ELSE left(body, -1) || ',' END || '"expires_at":' || expires || '}';
     END IF;
-    IF json_typeof(body::json) <> 'object' THEN  -- whoever calls: what is no JSON could never be read again
-        RAISE EXCEPTION 'the data of an event is a JSON object, and this is %', left(body, 80) USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     INSERT INTO ownloop.events (thread, at, seq, request, kind, step, op, actor, data, big, covers)
-    VALUES (me, moment, place, asked, what, coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), d ->> 'by', body, d -> 'big',
-        CASE WHEN d ? 'covers' THEN ARRAY(SELECT jsonb_array_elements_text(d -> 'covers')::integer) END);
+    VALUES (me, moment, place, asked, what, coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), d ->> 'by', ownloop._object(body), d -> 'big', covered);
     IF d ? 'blobs' THEN
         PERFORM ownloop._keep(me, d -> 'blobs', moment);
     END IF;

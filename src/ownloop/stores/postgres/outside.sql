@@ -34,16 +34,23 @@ BEGIN
     RETURN '{"taken": true}';
 END $$;
 
-CREATE OR REPLACE FUNCTION ownloop._message(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION ownloop._message(a jsonb, patient boolean) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     t ownloop.threads;
     known integer;
     moment bigint;
     count integer := jsonb_array_length(a -> 'drafts');
 BEGIN
-    SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
-    IF t.number IS NULL THEN
-        RETURN '{"refused": "missing"}';
+    IF patient THEN
+        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RETURN '{"refused": "missing"}';
+        END IF;
+    ELSE
+        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN '{"busy": true}';
+        END IF;
     END IF;
     IF a ->> 'dedupe' IS NOT NULL THEN
         SELECT seq INTO known FROM ownloop.dedupe WHERE thread = t.number AND token = a ->> 'dedupe';
@@ -56,9 +63,15 @@ BEGIN
         RETURN '{"refused": "moved"}';
     END IF;
     moment := ownloop.now();
-    FOR place IN 1 .. count LOOP
-        PERFORM ownloop._append(t.number, t.head + place, moment, a -> 'drafts' -> (place - 1));
-    END LOOP;
+    IF a ? 'plain' THEN
+        INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
+        SELECT t.number, moment, t.head + one.place, value ->> 'kind', coalesce(value ->> 'step', ''), coalesce(value ->> 'op', ''), value ->> 'by',
+            ownloop._object(value ->> 'data') FROM jsonb_array_elements(a -> 'drafts') WITH ORDINALITY AS one (value, place);
+    ELSE
+        FOR place IN 1 .. count LOOP
+            PERFORM ownloop._append(t.number, t.head + place, moment, a -> 'drafts' -> (place - 1));
+        END LOOP;
+    END IF;
     UPDATE ownloop.threads SET head = t.head + count, woken = t.head + count, updated_at = moment, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
         barrier = CASE WHEN a ->> 'at_head' IS NULL THEN barrier ELSE t.head + count END, status = CASE status WHEN 'done' THEN 'open' ELSE status END
     WHERE number = t.number;
@@ -183,6 +196,12 @@ BEGIN
         RAISE EXCEPTION 'ownloop writes only at READ COMMITTED, and this transaction is at %', upper(current_setting('transaction_isolation'))
             USING ERRCODE = 'invalid_transaction_state', HINT = 'a wait and an event must see each other; begin the transaction at READ COMMITTED';
     END IF;
+    CASE call ->> 'do'
+        WHEN 'begin' THEN RETURN ownloop._begin(call, patient);
+        WHEN 'fact' THEN RETURN ownloop._fact(call, patient);
+        WHEN 'message' THEN RETURN ownloop._message(call, patient);
+        ELSE
+    END CASE;
     IF NOT patient AND call ? 'thread' AND call ->> 'do' <> 'create' THEN
         PERFORM FROM ownloop.threads WHERE number = (call ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
@@ -190,14 +209,11 @@ BEGIN
         END IF;
     END IF;
     CASE call ->> 'do'
-        WHEN 'begin' THEN RETURN ownloop._begin(call);
-        WHEN 'fact' THEN RETURN ownloop._fact(call);
         WHEN 'claim' THEN RETURN ownloop._claim(call);
         WHEN 'release' THEN RETURN ownloop._release(call);
         WHEN 'settle' THEN RETURN ownloop._settle(call);
         WHEN 'finish' THEN RETURN ownloop._finish(call);
         WHEN 'create' THEN RETURN ownloop._create(call);
-        WHEN 'message' THEN RETURN ownloop._message(call);
         WHEN 'decide' THEN RETURN ownloop._decide(call);
         WHEN 'control' THEN RETURN ownloop._control(call);
         WHEN 'emit' THEN RETURN ownloop._emit(call);

@@ -18,20 +18,25 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from ... import ids
 from ...clock import Clock, SystemClock
 from ...errors import StoreBusy, StoreError
+from ...events import Event
 from ..base import Pulse
 from ..values import dump, number_of
 from .connect import MIGRATIONS, SESSION, SET_CLOCK, WAIT, is_gone, parse, prepare, roles, script, set_clock, span, translate
-from .hearing import Ear
+from .hearing import Ear, Voice
 from .joined import Joined
 from .lanes import Connection, Lanes, Pool
 from .reads import Reads
 from .upkeep import Upkeep
 from .verbs import Call, Verbs
 
+STEPS = ("begin", "fact")
+"""Calls of a loop at work."""
 SILENT = ("claim", "renew")
 """Calls that are no news to anybody."""
 PATIENCE = 1.0
 """Seconds that a renewal waits for rows that others hold, all together."""
+FRESH = 0.00025
+"""Seconds for which the log ends where this store has written its end: nobody could have heard of this write and committed one more."""
 LOST: tuple[Any, ...] = ()
 
 
@@ -50,6 +55,9 @@ class PostgresStore(Reads, Verbs, Upkeep):
         self.clock: Clock = clock or SystemClock()
         self._listeners: list[Callable[[Collection[str] | None], None]] = []
         self._opened: tuple[Pool, Lanes, Ear] | None = None
+        self._voice = Voice(self._notify)
+        self._writes = self._under_way = 0
+        self._end: tuple[int, int, float] | None = None  # where the log of a thread ends, and until when that is sure
         self._opening = asyncio.Lock()
         self._renewing = threading.Lock()
         self._renewer: psycopg.Connection[tuple[Any, ...]] | None = None
@@ -85,6 +93,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
             if self._opened is not None:
                 pool, lanes, ear = self._opened
                 await asyncio.to_thread(ear.stop)
+                await self._voice.finish()
                 await lanes.drain()
                 await pool.close()
                 self._opened = None
@@ -135,14 +144,32 @@ class PostgresStore(Reads, Verbs, Upkeep):
         return Joined(tx, self.place, self.clock)
 
     async def _call(self, call: Call, *, alone: bool = False) -> Any:
+        if call["do"] in STEPS and self._voice.is_quiet(call["thread"]):
+            call["quiet"] = True
+        self._writes += 1
+        self._under_way += 1
+        number, is_only, self._end = self._writes, self._under_way == 1, None
         try:
             answer = await self.lanes.call(call, alone=alone)
         except BaseException:  # it may have been written all the same
             self._heard(None)
             raise
+        finally:
+            self._under_way -= 1
+        if is_only and number == self._writes and call["do"] in STEPS and "at" in answer:
+            end = answer["seq"] if call["do"] == "fact" else answer["head"] + len(call["drafts"]) + len(answer["mails"])
+            self._end = call["thread"], end, time.monotonic() + FRESH
         if self._listeners and call["do"] not in SILENT:
             self._tell(call, answer)
         return answer
+
+    async def events(self, thread_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        if self._end is not None and self._end[:2] == (number_of(thread_id), after) and time.monotonic() < self._end[2]:
+            return []
+        return await super().events(thread_id, after=after, limit=limit)
+
+    async def _notify(self, thread: int) -> None:
+        await self.lanes.read("SELECT pg_notify('ownloop', %s)", (ids.thread_id(thread),))
 
     def _tell(self, call: Call, answer: Any) -> None:
         """What this store has committed itself. Which threads an event or the end of a child has touched besides, only the server knows."""

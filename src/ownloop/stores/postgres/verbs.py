@@ -12,7 +12,7 @@ from ...events import Draft, Event, Json
 from ..base import Begun, Claim, ControlVerb, Fenced, NewThread, Refused, Status
 from ..rules import MAIL_KEPT, after_control, is_progress, stopped_child, watched
 from ..values import dump, number_of
-from .codec import LARGEST, THREAD, box, event_of, micros_of, moment_of, newborn, recorded, step_column, thread_of, wire, written
+from .codec import LARGEST, THREAD, box, event_of, is_plain, micros_of, moment_of, newborn, recorded, step_column, thread_of, wire, written
 from .connect import span
 
 Call = dict[str, Json]
@@ -60,6 +60,8 @@ class Verbs:
             call["selecting"] = True
         if any(is_progress(draft) for draft in drafts):
             call["progress"] = True
+        if all(is_plain(one, selecting=selecting) for one in sent):
+            call["plain"] = True
         if watches := [_watch(draft, *place) for draft in drafts if (place := watched(draft, known)) is not None]:
             call["watches"] = watches
         boxes = [[one["name"], one["box"]] for one in sent if "box" in one]
@@ -79,7 +81,10 @@ class Verbs:
 
     async def fact(self, thread_id: str, epoch: int, draft: Draft, *, started: int | None = None) -> Event:
         data = recorded(draft, thread_id)
-        call = {"do": "fact", "thread": number_of(thread_id), "id": thread_id, "epoch": epoch, "draft": wire(draft, data), "started": started or 0}
+        sent = wire(draft, data)
+        call = {"do": "fact", "thread": number_of(thread_id), "id": thread_id, "epoch": epoch, "draft": sent, "started": started or 0}
+        if is_plain(sent):
+            call["plain"] = True
         answer = await self._checked(call)
         return written(draft, data, answer["seq"], answer["at"], answer["kind"])
 
@@ -128,7 +133,9 @@ class Verbs:
     async def message(self, thread_id: str, drafts: Sequence[Draft], *, dedupe: str | None = None, at_head: int | None = None) -> tuple[Event, bool]:
         datas = [recorded(draft, thread_id) for draft in drafts]
         sent = [wire(draft, data) for draft, data in zip(drafts, datas, strict=True)]
-        call = {"do": "message", "thread": number_of(thread_id), "drafts": sent, "dedupe": dedupe, "at_head": at_head}
+        call: Call = {"do": "message", "thread": number_of(thread_id), "id": thread_id, "drafts": sent, "dedupe": dedupe, "at_head": at_head}
+        if all(is_plain(one) for one in sent):
+            call["plain"] = True
         answer = await self._checked(call)
         if "known" in answer:
             return await self._event(thread_id, answer["known"]), False

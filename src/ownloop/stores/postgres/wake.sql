@@ -106,7 +106,8 @@ BEGIN
     RETURN ownloop._deliver(t, wait, coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), m, wait + 1, moment);
 END $$;
 
-CREATE OR REPLACE FUNCTION ownloop._begin(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+-- `plain` comes with drafts of which nothing follows in another table but for the end of a step: what a loop writes most.
+CREATE OR REPLACE FUNCTION ownloop._begin(a jsonb, patient boolean) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     t ownloop.threads;
     d jsonb;
@@ -115,14 +116,23 @@ DECLARE
     moment bigint;
     place integer;
     refused text;
-    selecting boolean := (a -> 'selecting')::boolean;
+    selecting boolean := coalesce((a -> 'selecting')::boolean, false);
+    waits boolean;
+    holds boolean;
 BEGIN
     IF a ? 'boxes' THEN
         FOR d IN SELECT value FROM jsonb_array_elements(a -> 'boxes') ORDER BY value LOOP
             PERFORM ownloop._lock_box(d ->> 0, d ->> 1);
         END LOOP;
     END IF;
-    SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
+    IF patient THEN
+        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
+    ELSE
+        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN '{"busy": true}';
+        END IF;
+    END IF;
     moment := ownloop.now();
     refused := ownloop._fence(t, (a ->> 'epoch')::integer, moment, CASE WHEN selecting THEN '{open,paused}' ELSE '{open}' END::text[],
         (a ->> 'known')::integer);
@@ -137,56 +147,93 @@ BEGIN
         RETURN jsonb_build_object('fenced', refused);
     END IF;
     place := t.head;
-    FOR d IN SELECT value FROM jsonb_array_elements(a -> 'drafts') LOOP
-        place := place + 1;
-        PERFORM ownloop._append(t.number, place, moment, d);
-        IF d ? 'box' THEN
-            got := ownloop._look(t, place, d, moment, (a ->> 'kept')::bigint);
-            IF got IS NOT NULL THEN
-                place := place + 1;
-                mails := mails || jsonb_build_array(got);
+    IF a ? 'plain' THEN
+        INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
+        SELECT t.number, moment, t.head + one.place, value ->> 'kind', coalesce(value ->> 'step', ''), coalesce(value ->> 'op', ''), value ->> 'by',
+            ownloop._object(value ->> 'data') FROM jsonb_array_elements(a -> 'drafts') WITH ORDINALITY AS one (value, place);
+        place := t.head + jsonb_array_length(a -> 'drafts');
+    ELSE
+        FOR d IN SELECT value FROM jsonb_array_elements(a -> 'drafts') LOOP
+            place := place + 1;
+            PERFORM ownloop._append(t.number, place, moment, d);
+            IF d ? 'box' THEN
+                got := ownloop._look(t, place, d, moment, (a ->> 'kept')::bigint);
+                IF got IS NOT NULL THEN
+                    place := place + 1;
+                    mails := mails || jsonb_build_array(got);
+                END IF;
             END IF;
-        END IF;
-        IF d ? 'newborn' THEN
-            IF NOT ownloop._born(d -> 'newborn', t.number, place, moment) THEN
-                RAISE EXCEPTION 'a thread with the number or the key of the child is there already' USING ERRCODE = 'unique_violation';
+            IF d ? 'newborn' THEN
+                IF NOT ownloop._born(d -> 'newborn', t.number, place, moment) THEN
+                    RAISE EXCEPTION 'a thread with the number or the key of the child is there already' USING ERRCODE = 'unique_violation';
+                END IF;
             END IF;
-        END IF;
-    END LOOP;
+        END LOOP;
+    END IF;
     UPDATE ownloop.threads SET head = place, updated_at = moment,
-        released = CASE WHEN (a -> 'progress')::boolean THEN greatest(released, t.epoch - 1) ELSE released END WHERE number = t.number;
-    PERFORM ownloop._tell(t.number, a ->> 'id');
+        released = CASE WHEN (a -> 'progress')::boolean THEN greatest(released, t.epoch - 1) ELSE released END WHERE number = t.number
+    RETURNING selecting AND EXISTS (SELECT FROM ownloop.interrupts WHERE thread = t.number AND status = 'open'),
+        selecting AND EXISTS (SELECT FROM ownloop.records WHERE space = 'hold' AND key = ANY (ARRAY[a ->> 'id', 'agent:' || t.agent])) INTO waits, holds;
+    IF waits AND a ? 'plain' THEN  -- steps end where one is selected
+        PERFORM ownloop._withdraw(t.number, moment, 'step', coalesce(value ->> 'step', '')) FROM jsonb_array_elements(a -> 'drafts')
+        WHERE value ->> 'kind' = 'ended';
+    END IF;
+    IF NOT a ? 'quiet' THEN
+        PERFORM ownloop._tell(t.number, a ->> 'id');
+    END IF;
     RETURN jsonb_build_object('at', moment, 'head', t.head, 'mails', mails,
-        'holds', CASE WHEN selecting THEN ownloop._holds(t.number, t.agent, moment) END);
+        'holds', CASE WHEN holds THEN ownloop._holds(t.number, t.agent, moment) WHEN selecting THEN '[]' END);
 END $$;
 
-CREATE OR REPLACE FUNCTION ownloop._fact(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION ownloop._fact(a jsonb, patient boolean) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     t ownloop.threads;
     d jsonb := a -> 'draft';
+    what text := d ->> 'kind';
+    of_step text := coalesce(d ->> 'step', '');
+    of_op text := coalesce(d ->> 'op', '');
     moment bigint;
     held boolean;
-    counts boolean := d ->> 'kind' = 'outcome';
+    counts boolean := what = 'outcome';
+    waits boolean;
 BEGIN
-    SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
-    IF t.number IS NULL THEN
-        RETURN '{"refused": "missing"}';
+    IF patient THEN
+        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RETURN '{"refused": "missing"}';
+        END IF;
+    ELSE
+        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN '{"busy": true}';
+        END IF;
     END IF;
     moment := ownloop.now();
     held := t.epoch = (a ->> 'epoch')::integer AND coalesce(t.lease_until > moment, false);
-    IF counts AND ownloop._has_outcome(t.number, coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), (a ->> 'started')::integer) THEN
-        counts := false;
-        d := d - 'closes' - 'notice' || '{"kind": "late"}';
+    IF a ? 'plain' THEN
+        INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
+        VALUES (t.number, moment, t.head + 1, CASE WHEN counts AND EXISTS (SELECT FROM ownloop.events
+                WHERE thread = t.number AND step = of_step AND op = of_op AND seq > (a ->> 'started')::integer AND kind = 'outcome') THEN 'late' ELSE what END,
+            of_step, of_op, d ->> 'by', ownloop._object(d ->> 'data')) RETURNING kind INTO what;
+    ELSE
+        IF counts AND ownloop._has_outcome(t.number, of_step, of_op, (a ->> 'started')::integer) THEN
+            what := 'late';
+            d := d - 'closes' - 'notice' || '{"kind": "late"}';
+        END IF;
+        PERFORM ownloop._append(t.number, t.head + 1, moment, d);
     END IF;
-    PERFORM ownloop._append(t.number, t.head + 1, moment, d);
-    IF counts THEN
-        PERFORM ownloop._withdraw(t.number, moment, 'doubt', coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''));
-    END IF;
+    counts := what = 'outcome';
     UPDATE ownloop.threads SET head = t.head + 1, updated_at = moment, woken = CASE WHEN held THEN woken ELSE t.head + 1 END,
         woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
-        released = CASE WHEN counts AND held THEN greatest(released, epoch - 1) ELSE released END WHERE number = t.number;
-    PERFORM ownloop._tell(t.number, a ->> 'id');
-    RETURN jsonb_build_object('at', moment, 'seq', t.head + 1, 'kind', d ->> 'kind');
+        released = CASE WHEN counts AND held THEN greatest(released, epoch - 1) ELSE released END WHERE number = t.number
+    RETURNING counts AND EXISTS (SELECT FROM ownloop.interrupts WHERE thread = t.number AND status = 'open') INTO waits;
+    IF waits THEN
+        PERFORM ownloop._withdraw(t.number, moment, 'doubt', of_step, of_op);
+    END IF;
+    IF NOT (held AND a ? 'quiet') THEN
+        PERFORM ownloop._tell(t.number, a ->> 'id');
+    END IF;
+    RETURN jsonb_build_object('at', moment, 'seq', t.head + 1, 'kind', what);
 END $$;
 
 CREATE OR REPLACE FUNCTION ownloop._settle(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
