@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import postgres_server
 from postgres_server import conninfo, look, new_thread, stores
 
-from ownloop import App
+from ownloop import App, ids
 from ownloop.errors import NewerSchema, NotAStore, StoreError
 from ownloop.events import Draft
 from ownloop.stores.base import NewThread, Refused
@@ -36,22 +36,6 @@ from ownloop.stores.postgres import PostgresStore, connect
 from ownloop.stores.rules import MAIL_KEPT
 from ownloop.testing import FakeClock
 from ownloop.testing.store_scene import TTL, Scene, Wake
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    url = postgres_server.empty_url()
-    yield url
-    postgres_server.done_with(url)
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(url)
-    await store.open()
-    yield store
-    await store.close()
-
 
 # ---- the place -------------------------------------------------------------------------------------------------------------------
 
@@ -222,12 +206,59 @@ async def test_many_appends_at_once_share_commits(store: PostgresStore, url: str
     assert {row.head for row in await store.threads(limit=100)} == {11}
 
 
+async def test_of_messages_that_share_a_statement_each_has_its_own_answer(store: PostgresStore, url: str) -> None:
+    """A cancelled thread, one that is not there, one that somebody holds, one with two messages, one with data that jsonb cannot hold."""
+    free, cancelled, held, twice, odd = [await new_thread(store) for _ in range(5)]
+    await store.control(cancelled, "cancel", Draft("control", {"verb": "cancel"}))
+    missing = ids.thread_id(5)
+    asked = [free, cancelled, held, missing, twice, odd, twice, *[await new_thread(store) for _ in range(20)]]
+    async with await psycopg.AsyncConnection.connect(conninfo(url)) as other:
+        await store.within(other).message(held, [Draft("message", {"text": "first"})])
+        texts = {odd: "\x00 \ud800"}
+        calls = [asyncio.ensure_future(store.message(one, [Draft("message", {"text": texts.get(one, "x")})])) for one in asked]
+        await asyncio.wait(calls, timeout=0.5)
+        assert [one for one, call in zip(asked, calls, strict=True) if not call.done()] == [held]
+        await other.commit()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [repr(found[asked.index(one)]) for one in (cancelled, missing)] == [repr(Refused("cancelled")), repr(Refused("missing"))]
+    for one in {*asked} - {cancelled, missing}:
+        told = [answer[0] for asked_for, answer in zip(asked, found, strict=True) if asked_for == one]
+        assert told == (await store.events(one))[-len(told) :], "what is told is what was written"
+    assert [event.data.get("text") for event in await store.events(odd)] == [None, "\x00 \ud800"]
+    assert [event.data.get("text") for event in await store.events(held)] == [None, "first", "x"]
+
+
+async def test_what_a_quick_loop_writes_is_heard_elsewhere_to_its_last_event(url: str) -> None:
+    async with stores(url, 2) as (one, other):
+        scene = Scene(one, one.clock)  # type: ignore[arg-type]  # it moves no clock
+        thread, heard = await new_thread(one), Heard()
+        other.listen(heard)
+        await heard.until(None)
+        wake = await scene.wake(thread)
+        for number in range(20):
+            heard.said.clear()
+            await wake.begin(Draft("selected", {"arguments": {"number": number}}, wake.step(number + 1)))
+            if number in (0, 19):
+                assert await heard.until(thread) < 0.5
+        assert len([one for one in heard.said if one is not None]) <= 2
+
+
+async def test_what_somebody_has_just_written_is_read_at_once(url: str) -> None:
+    async with stores(url, 2) as (one, other):
+        thread = await new_thread(one)
+        wake = await Scene(one, one.clock).wake(thread)  # type: ignore[arg-type]  # it moves no clock
+        for number in range(50):
+            mine = (await wake.begin(Draft("selected", {"arguments": {}}, wake.step(number + 1)))).events[0]
+            told, _ = await other.message(thread, [Draft("message", {"text": "x"})])
+            assert [event.seq for event in await one.events(thread, after=mine.seq)] == [told.seq]
+
+
 async def test_a_row_that_somebody_holds_makes_nobody_else_wait(store: PostgresStore, url: str) -> None:
     held, free = await new_thread(store), [await new_thread(store) for _ in range(20)]
     async with await psycopg.AsyncConnection.connect(conninfo(url)) as other:
         await store.within(other).message(held, [Draft("message", {"text": "first"})])
         slow = asyncio.ensure_future(store.message(held, [Draft("message", {"text": "second"})]))
-        await asyncio.wait_for(asyncio.gather(*(store.message(one, [Draft("message", {"text": "x"})]) for one in free)), 5)
+        await asyncio.wait_for(asyncio.gather(*(store.message(one, [Draft("message", {"text": "x"})]) for one in free)), 20)
         assert not slow.done()
         await other.commit()
         assert (await slow)[0].seq == 3
@@ -393,7 +424,7 @@ class Heard:
     def __call__(self, thread_ids: Collection[str] | None) -> None:
         self.said.append(thread_ids)
 
-    async def until(self, thread: str | None, seconds: float = 5.0) -> float:
+    async def until(self, thread: str | None, seconds: float = 20.0) -> float:
         """Wait until this was said; how long it took."""
         began = time.monotonic()
         while not any(one is None if thread is None else one is not None and thread in one for one in list(self.said)):
@@ -543,11 +574,8 @@ async def test_the_clock_is_the_servers_unless_a_test_sets_it(url: str) -> None:
     await store.close()
 
 
-async def test_the_sweep_uses_its_index(store: PostgresStore, url: str) -> None:
-    fill = """INSERT INTO ownloop.threads (number, agent, status, created_at, updated_at, head, woken, seen, due)
-        SELECT n, 'bot', 'open', 0, 0, 1, 0, 1, 9000000000000000 + n FROM generate_series(1, 20000) AS n"""
-    look(url, fill)
-    look(url, "ANALYZE ownloop.threads")
+def asked_of(store: PostgresStore) -> list[tuple[str, Any]]:
+    """The statements that the store reads with from here on, with their values."""
     asked: list[tuple[str, Any]] = []
     plain = store._rows
 
@@ -556,6 +584,15 @@ async def test_the_sweep_uses_its_index(store: PostgresStore, url: str) -> None:
         return await plain(query, values)
 
     store._rows = spying  # type: ignore[method-assign]
+    return asked
+
+
+async def test_the_sweep_uses_its_index(store: PostgresStore, url: str) -> None:
+    fill = """INSERT INTO ownloop.threads (number, agent, status, created_at, updated_at, head, woken, seen, due)
+        SELECT n, 'bot', 'open', 0, 0, 1, 0, 1, 9000000000000000 + n FROM generate_series(1, 20000) AS n"""
+    look(url, fill)
+    look(url, "ANALYZE ownloop.threads")
+    asked = asked_of(store)
     assert await store.runnable(["bot", "other"], 10)
     plan = "\n".join(row[0] for row in look(url, "EXPLAIN (ANALYZE, COSTS off, TIMING off) " + asked[0][0], asked[0][1]))
     assert "Seq Scan" not in plan and plan.count("threads_ready") == 3, plan
@@ -567,14 +604,7 @@ async def test_the_first_page_of_an_inbox_is_read_in_the_order_of_an_index(store
     scene = Scene(store, FakeClock())
     await asyncio.gather(*(scene.parked() for _ in range(300)))
     look(url, "ANALYZE ownloop.interrupts; ANALYZE ownloop.events; ANALYZE ownloop.threads")
-    asked: list[tuple[str, Any]] = []
-    plain = store._rows
-
-    async def spying(query: str, values: Any = ()) -> Any:
-        asked.append((query, values))
-        return await plain(query, values)
-
-    store._rows = spying  # type: ignore[method-assign]
+    asked = asked_of(store)
     await store.interrupts(order="urgency", kinds=["approval", "question"], limit=20)
     plans = ["\n".join(row[0] for row in look(url, f"EXPLAIN (COSTS off) {query}", values)) for query, values in asked]
     assert "interrupts_urgent" in plans[0] and "interrupts_open" in plans[1], plans

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +25,10 @@ from ownloop import App, Intent, Thread
 from ownloop.engines.embedded import Embedded
 from ownloop.errors import StoreError
 from ownloop.events import Draft
+from ownloop.stores.base import NewThread
 from ownloop.stores.postgres import PostgresStore, connect
 from ownloop.stores.urls import masked, open_store
 from ownloop.testing.store_scene import TTL, Scene
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    url = postgres_server.empty_url()
-    yield url
-    postgres_server.done_with(url)
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with stores(url) as (store,):
-        yield store
-
 
 # ---- passwords -------------------------------------------------------------------------------------------------------------------
 
@@ -409,6 +395,8 @@ async def whole_protocol(store: PostgresStore) -> None:
     await store.emit("paid", "x", "once", 1)
     await scene.decide(thread, request.seq)
     await store.message(thread, [Draft("message", {"text": "x"})], dedupe="d")
+    others = [(await store.create(NewThread("aside", [Draft("input")])))[0] for _ in range(3)]
+    await asyncio.gather(*(store.message(one, [Draft("message", {"text": "x"})]) for one in (thread, *others, *others)))
     await store.load(thread, 9), await store.events(thread, after=3), await store.recall(thread, wake.step(), 9), await store.recall(thread, None, 9)
     await wake.release()
     await (await scene.wake(thread)).finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ async def _ready(loop: asyncio.AbstractEventLoop, number: int, wanted: int) -> i
 Pool = AsyncConnectionPool[Connection]
 IDLE = psycopg.pq.TransactionStatus.IDLE
 
-LANES = 3
+LANES = 2
 """Groups under way at once: while one waits for the disk, the next one is computed."""
 GROUP = 100
 """At most so many calls in one statement."""
@@ -97,16 +97,27 @@ REPEATABLE = ("claim", "release", "renew")
 
 @dataclass(slots=True)
 class _Waiting:
-    """A call that waits for a lane. `again`: it may be sent twice; `thread`: 0 where it is about none."""
+    """A call that waits for a lane. `again`: it may be sent twice; `thread`: 0 where it is about none; `plain`: a message like most."""
 
     text: str
     again: bool
     thread: int
+    plain: bool
     future: asyncio.Future[Any]
 
     def refuse(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def _bundled(group: list[_Waiting]) -> tuple[list[_Waiting], list[str]]:
+    """The calls as they are answered, and what is sent: plain messages to different threads come last, as one call with an answer for each."""
+    counts = Counter(one.thread for one in group)
+    alike = [one for one in group if one.plain and counts[one.thread] == 1]
+    if len(alike) < 2:
+        return group, [one.text for one in group]
+    rest = [one for one in group if not (one.plain and counts[one.thread] == 1)]
+    return rest + alike, [*(one.text for one in rest), f'{{"do":"messages","calls":[{",".join(one.text for one in alike)}]}}']
 
 
 class Lanes:
@@ -139,11 +150,12 @@ class Lanes:
         text, again, thread = dump(call), call["do"] in REPEATABLE, call.get("thread", 0)
         if alone or len(text) > VALUE_LIMIT:  # a value that others may be storing, too
             return await self._send_patiently(text, again, thread)
-        if self._busy < LANES and not self._waiting and thread not in self._flying:
+        if not self._busy and not self._waiting:
             answer = await self._send_here(text, again, thread)
             return answer if answer != BUSY else await self._send_patiently(text, again, thread)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(text, again, thread, future))
+        is_plain = call["do"] == "message" and "plain" in call and call["dedupe"] is call["at_head"] is None
+        self._waiting.append(_Waiting(text, again, thread, is_plain, future))
         self._wake()
         return await future
 
@@ -217,13 +229,14 @@ class Lanes:
         return group
 
     async def _send_group(self, group: list[_Waiting]) -> None:
-        text = f"[{','.join(one.text for one in group)}]"
+        group, texts = _bundled(group)
+        text = f"[{','.join(texts)}]"
 
         async def send(connection: Connection) -> list[tuple[Any, ...]]:
             return await (await connection.execute(self._many, (text,))).fetchall()
 
         try:
-            answers = await self._with_connection(send, again=all(one.again for one in group))
+            rows = await self._with_connection(send, again=all(one.again for one in group))
         except psycopg.Error:  # one of them is wrong: nothing was written
             for one in group:
                 self._start(self._send_one(one))
@@ -233,8 +246,10 @@ class Lanes:
             if not isinstance(error, Exception):
                 raise
         else:
-            for one, (answer,) in zip(group, answers, strict=True):
-                found = None if answer is None else json.loads(answer)
+            answers: list[Any] = [None if answer is None else json.loads(answer) for (answer,) in rows]
+            if len(answers) < len(group):
+                answers[-1:] = answers[-1]
+            for one, found in zip(group, answers, strict=True):
                 if found == BUSY:
                     self._start(self._send_one(one))
                 else:
