@@ -216,11 +216,11 @@ class App:
         Raises:
             ThreadEnded: it was closed or cancelled.
         """
-        thread_id = await self._id(thread)
+        thread_id = await self._id(thread, tx)
         actor = None if by is None else Actor.of(by).id
         draft = Draft("message", {"text": self._redact(text)}, by=actor)
         while True:
-            ends, head = await self._superseded(thread_id, draft) if supersede else ([], None)
+            ends, head = await self._superseded(joined(self.store, tx), thread_id, draft) if supersede else ([], None)
             try:
                 event, _ = await joined(self.store, tx).message(thread_id, [draft, *ends], dedupe=dedupe, at_head=head)
             except Refused as refusal:
@@ -230,8 +230,9 @@ class App:
             await self._wake(thread_id, tx)
             return event
 
-    async def _superseded(self, thread_id: str, message: Draft) -> tuple[list[Draft], int]:
-        events = await self.store.events(thread_id)
+    @staticmethod
+    async def _superseded(store: Store, thread_id: str, message: Draft) -> tuple[list[Draft], int]:
+        events = await store.events(thread_id)
         steps = [step for step in History(thread_id, events).open_steps() if not step.is_started]
         data = {"status": "superseded", "reason": message.data["text"]}
         return [Draft("ended", data, step.id) for step in steps], len(events)
@@ -348,9 +349,9 @@ class App:
         """Answer in the call's place: the value becomes its result, nothing runs. Raises what `approve` raises."""
         return await self._decide(interrupt, "respond", by, value, note, digest)
 
-    async def answer(self, interrupt: Interrupt | str, value: Any, *, by: Actor | str, note: str = "") -> Interrupt:
+    async def answer(self, interrupt: Interrupt | str, value: Any, *, by: Actor | str, note: str = "", digest: str | None = None) -> Interrupt:
         """Answer a question, or say of a call in doubt `Happened(value)` or `NotHappened()`. Raises what `approve` raises, and InvalidEdit."""
-        return await self._decide(interrupt, "answer", by, value, note, None)
+        return await self._decide(interrupt, "answer", by, value, note, digest)
 
     async def _decide(self, interrupt: Interrupt | str, verb: Verb, by: Actor | str, value: Any, note: str, digest: str | None) -> Interrupt:
         row = await self._interrupt_row(interrupt if isinstance(interrupt, str) else interrupt.id)
@@ -476,9 +477,9 @@ class App:
 
     # ---- inside ----------------------------------------------------------------------------------------------------------------
 
-    async def _id(self, thread: Ref) -> str:
+    async def _id(self, thread: Ref, tx: Any = None) -> str:
         await self._open()
-        found = await self.store.find(*thread) if isinstance(thread, tuple) else thread if ids.is_thread(thread) else None
+        found = await joined(self.store, tx).find(*thread) if isinstance(thread, tuple) else thread if ids.is_thread(thread) else None
         if found is None:
             raise NotFound("thread", thread)
         return found

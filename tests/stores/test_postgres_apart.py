@@ -29,7 +29,7 @@ import postgres_server
 from postgres_server import conninfo, look, new_thread, stores
 
 from ownloop import App, ids
-from ownloop.errors import NewerSchema, NotAStore, StoreError
+from ownloop.errors import NewerSchema, NotAStore, NotFound, StoreError
 from ownloop.events import Draft
 from ownloop.stores.base import NewThread, Refused
 from ownloop.stores.postgres import PostgresStore, connect
@@ -383,6 +383,27 @@ async def test_a_business_row_and_an_event_are_kept_together_or_not_at_all(begin
     assert len((await app.show(thread)).events) == 1 + kept
     assert look(url, "SELECT count(*) FROM ownloop.mail") == [(kept,)]
     await app.aclose()
+
+
+@pytest.mark.parametrize("begin", [with_psycopg, with_asyncpg, with_async_session])
+async def test_a_transaction_goes_on_with_what_it_has_written_itself(begin: Any, url: str) -> None:
+    """The log that a superseding message looks at, and a thread by its key, are those of the transaction."""
+    app = App(url)
+    threads: list[str] = []
+
+    async def work(tx: Any) -> None:
+        threads.append(await app.start("bot", "x" * 100_000, key="order 7", tx=tx))
+        await app.send(("bot", "order 7"), "first", tx=tx)
+        async with asyncio.timeout(20):
+            await app.send(threads[0], "second", supersede=True, tx=tx)
+        with pytest.raises(NotFound, match="order 8"):
+            await app.send(("bot", "order 8"), "x", tx=tx)
+
+    look(url, "CREATE TABLE IF NOT EXISTS business (name text)")
+    async with app:
+        await begin(url, work)
+        log = await app.store.events(threads[0])
+    assert [event.data.get("text") for event in log] == [None, "first", "second"]
 
 
 async def test_a_refusal_leaves_the_callers_transaction_whole(store: PostgresStore, url: str) -> None:

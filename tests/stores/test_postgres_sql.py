@@ -301,11 +301,14 @@ async def test_psql_runs_what_migrate_prints() -> None:
         postgres_server.program(*psql, input=script)
     async with stores(url) as (store,):
         assert await store.check() == [] and await new_thread(store)
-    again = postgres_server.program(*psql, input=own.migration(), check=False)
-    assert again.returncode and "already exists" in again.stderr
+    postgres_server.program(*psql, input=printed("--sql", "--store", url))
+    async with stores(url) as (store,):
+        assert len(await store.threads()) == 1, "what there is stays when the script is run again"
     look(url, "UPDATE ownloop.meta SET version = 3")
-    wrong = postgres_server.program(*psql, input=own.migration(1), check=False)
-    assert wrong.returncode and "the schema has version 3, and this script begins at 1" in wrong.stderr
+    for since in (0, 1):
+        wrong = postgres_server.program(*psql, input=f"BEGIN;{own.migration(since)};COMMIT;", check=False)
+        assert wrong.returncode and "the schema has version 3, and this script begins at 1; nothing was changed" in wrong.stderr
+        assert "ownloop migrate --sql --since 3" in wrong.stderr
     look(url, "UPDATE ownloop.meta SET version = 1")
 
 

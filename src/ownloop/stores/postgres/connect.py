@@ -135,20 +135,24 @@ MAKE = """DO $$ BEGIN
     END IF;
 END $$;"""
 """IF NOT EXISTS asks for the right to make schemas even where there is one."""
+ONCE = "DO $once$ BEGIN IF to_regclass(quote_ident('ownloop') || '.meta') IS NULL THEN EXECUTE $tables$ {tables} $tables$; END IF; END $once$;"
+"""The same script may be run again."""
 GUARD = """DO $$ BEGIN
     IF (SELECT version FROM ownloop.meta) <> {since} THEN
-        RAISE EXCEPTION 'the schema has version %, and this script begins at {since}', (SELECT version FROM ownloop.meta);
+        RAISE EXCEPTION 'the schema has version %, and this script begins at {since}; nothing was changed', (SELECT version FROM ownloop.meta)
+            USING HINT = 'the script that fits: ownloop migrate --sql --since ' || (SELECT version FROM ownloop.meta);
     END IF;
 END $$;"""
 
 
 def script(place: Place, since: int = 0, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> str:
     """The SQL that brings a schema from version `since` (0: there is none) to the newest; to be run in one transaction."""
-    head = [GUARD.format(since=since) if since else MAKE]
-    files = [name for names in migrations[since:] for name in names] + list(FUNCTIONS)
-    known = f"INSERT INTO ownloop.meta (version, oldest) SELECT {len(migrations)}, {OLDEST} WHERE NOT EXISTS (SELECT FROM ownloop.meta);"
-    update = f"UPDATE ownloop.meta SET version = {len(migrations)}, oldest = {OLDEST};"
-    return place.sql("\n".join([*head, *(text_of(name) for name in files), known, update]))
+    newest = len(migrations)
+    tables = "\n".join(text_of(name) for names in migrations[since:] for name in names)
+    known = f"INSERT INTO ownloop.meta (version, oldest) SELECT {newest}, {OLDEST} WHERE NOT EXISTS (SELECT FROM ownloop.meta);"
+    head = [GUARD.format(since=since), tables] if since else [MAKE, ONCE.replace("{tables}", tables), known, GUARD.format(since=newest)]
+    update = f"UPDATE ownloop.meta SET version = {newest}, oldest = {OLDEST};"
+    return place.sql("\n".join([*head, *(text_of(name) for name in FUNCTIONS), update]))
 
 
 def roles(place: Place) -> str:

@@ -10,8 +10,11 @@ from typing import Any
 
 import psycopg
 
+from ... import ids
 from ...clock import Clock
-from ..values import dump
+from ...events import Event
+from ..values import dump, number_of
+from .codec import EVENT
 from .connect import Place, set_clock
 from .verbs import Call, Verbs
 
@@ -35,6 +38,18 @@ class Joined(Verbs):
             await self._send("SELECT set_config('ownloop_test.clock', {}, true)", now)
         text = await self._send(self._place.sql("SELECT ownloop.append({}::text::jsonb)::text"), dump(call))
         return None if text is None else json.loads(text)
+
+    async def find(self, agent: str, key: str) -> str | None:
+        """See `Store.find`; also what this transaction has started."""
+        query = "SELECT number::text FROM ownloop.threads, (SELECT {}::text::jsonb AS asked) AS one WHERE agent = asked ->> 0 AND key = asked ->> 1"
+        number = await self._send(self._place.sql(query), dump([agent, key]))
+        return None if number is None else ids.thread_id(int(number))
+
+    async def events(self, thread_id: str) -> list[Event]:
+        """The log as this transaction sees it."""
+        query = f"SELECT json_agg(json_build_array({EVENT}) ORDER BY seq)::text FROM ownloop.events WHERE thread = {{}}::text::bigint"
+        rows = json.loads(await self._send(self._place.sql(query), str(number_of(thread_id))) or "[]")
+        return [await self._event(thread_id, row) for row in rows]
 
     async def _blobs(self, hashes: Collection[str]) -> Mapping[str, str]:
         query = self._place.sql("SELECT json_object_agg(hash, json)::text FROM ownloop.blobs WHERE hash = ANY ({}::text::text[])")
