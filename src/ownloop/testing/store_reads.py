@@ -85,6 +85,9 @@ class ReadPromises(StoreFixtures):
         assert await found(context={"team": "red"}) == {one, two}
         assert await found(context={"team": "red", "floor": 2}, agent="a", status="open") == {one}
         assert await found(agent="c") == set()
+        odd = await scene.thread("a", path="C:\\udata\\u0000", team="green")
+        assert await found(context={"path": "C:\\udata\\u0000"}) == {odd}
+        assert await found(context={"path": "C:\\\\udata"}) == await found(context={"path": "\x00"}) == set()
         assert (await store.find("b", "k1"), await store.find("b", "k2")) == (other, None)
 
     async def test_rows_come_newest_first_in_pages(self, scene: Scene) -> None:
