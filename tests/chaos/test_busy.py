@@ -30,7 +30,7 @@ async def test_a_timer_is_served_although_the_queue_never_empties(monkeypatch: p
         for _ in range(6):
             await app.start(busy)
         try:
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(30):
                 await rested.wait()
         finally:
             await app.hold(busy)

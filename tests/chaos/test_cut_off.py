@@ -45,12 +45,12 @@ async def far_worker(url: str, folder: Path) -> AsyncIterator[asyncio.subprocess
 async def hears(process: asyncio.subprocess.Process, line: str) -> None:
     """Wait until the worker says so."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (said := await process.stdout.readline()).decode().strip() != line:
             assert said, f"it ended without saying {line!r}"
 
 
-async def until(look: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+async def until(look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     give_up = time.monotonic() + seconds
     while not (found := await look()):
         assert time.monotonic() < give_up, f"not within {seconds} s: {what}"
@@ -83,7 +83,7 @@ def ledger(folder: Path) -> list[str]:
 @asynccontextmanager
 async def theatre(server: Postgres, folder: Path, name: str) -> AsyncIterator[tuple[App, Proxy, asyncio.subprocess.Process]]:
     """An App on the near side that does not serve yet, and a worker on the far side."""
-    app = App(f"{server.url}&schema={name}", lease=f"{LEASE}s")
+    app = App(f"{server.url}&schema={name}")
     await app.threads(limit=1)  # makes the schema
     async with proxy(server.socket) as line, far_worker(line.url(f"schema={name}"), folder) as worker:
         yield app, line, worker

@@ -14,6 +14,8 @@ from storm_servers import Postgres, postgres
 from ownloop import App, Thread
 
 LEASE, SWEEP = 2.0, 2.4
+SLACK = 5.0
+"""Seconds that other tests beside it may cost."""
 PICKED = """UPDATE hands_pgq.pgqueuer SET status = 'picked', updated = now(), heartbeat = now(), queue_manager_id = gen_random_uuid()
     WHERE dedupe_key IS NOT NULL RETURNING id"""
 
@@ -48,4 +50,4 @@ async def test_threads_whose_jobs_died_with_the_worker_that_picked_them_go_on_in
                 await asyncio.sleep(0.05)
     took = time.monotonic() - began
     print(f"{len(ids)} threads went on within {took:.1f} s")
-    assert took < LEASE + 2 * SWEEP + 1  # the nap of the one that had not begun
+    assert took < LEASE + 2 * SWEEP + SLACK + 1  # the nap of the one that had not begun

@@ -28,8 +28,8 @@ def work(folder: Path, url: str, engine: str, lease: float, **server: Any) -> Wo
     return Work("", url, engine, str(folder / "ledger"), lease=lease, steps=10, seed=SEED, lost=0.1, server=server)
 
 
-async def short(work: Work, folder: Path, sweep: float, *servers: Harm, threads: int = 60, **more: Any) -> None:
-    plan = storm.Plan(work, workers=3, threads=threads, seconds=8, sweep=sweep, servers=servers, slack=5, **more)
+async def short(work: Work, folder: Path, sweep: float, *servers: Harm, **more: Any) -> None:
+    plan = storm.Plan(replace(work, steps=5), workers=3, threads=30, seconds=6, sweep=sweep, servers=servers, slack=5, **more)
     assert (await storm.run(plan, folder)).wrong == []
 
 
@@ -96,12 +96,7 @@ async def test_a_storm_over_pgqueuer(durable: Postgres, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def temporal() -> Iterator[temporal_server.TemporalServer]:
-    try:
-        temporal_server.binary()
-    except temporal_server.NotHere as error:
-        pytest.skip(str(error))
-    with temporal_server.temporal() as started:
-        yield started
+    yield from temporal_server.served()
 
 
 def dies(temporal: temporal_server.TemporalServer) -> Harm:
@@ -118,7 +113,7 @@ def on_temporal(folder: Path, url: str, lease: float, temporal: temporal_server.
 
 async def test_a_short_storm_over_temporal(server: Postgres, temporal: temporal_server.TemporalServer, tmp_path: Path) -> None:
     work = on_temporal(tmp_path, server.store("temporal"), 2, temporal, "short")
-    await short(replace(work, steps=5), tmp_path, 2.4, fast(server), dies(temporal), immediate(server), threads=30)
+    await short(work, tmp_path, 2.4, dies(temporal), immediate(server))
 
 
 @pytest.mark.soak
@@ -133,12 +128,7 @@ async def test_a_storm_over_temporal(durable: Postgres, temporal: temporal_serve
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[restate_cluster.Cluster]:
-    try:
-        restate_cluster.binary()
-    except restate_cluster.NotHere as error:
-        pytest.skip(str(error))
-    with restate_cluster.restate() as started:
-        yield started
+    yield from restate_cluster.served()
 
 
 def loses(cluster: restate_cluster.Cluster, number: int) -> Harm:
@@ -157,7 +147,7 @@ def on_restate(folder: Path, url: str, lease: float, cluster: restate_cluster.Cl
 
 async def test_a_short_storm_over_restate(server: Postgres, cluster: restate_cluster.Cluster, tmp_path: Path) -> None:
     work = on_restate(tmp_path, server.store("restate"), 2, cluster, "short")
-    await short(work, tmp_path, 2.4, fast(server), loses(cluster, 1), immediate(server))
+    await short(work, tmp_path, 2.4, loses(cluster, 1), fast(server))
 
 
 @pytest.mark.soak

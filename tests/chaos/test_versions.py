@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,9 @@ def command(url: str, *words: str) -> tuple[int, str]:
 
 
 async def until(look: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not await look():
-        assert time.monotonic() < give_up, f"not within 20 s: {what}"
+        assert time.monotonic() < give_up, f"not within 60 s: {what}"
         await asyncio.sleep(0.02)
 
 
@@ -97,9 +97,15 @@ class Desk:
             self.ids[key] = await self.app.start("clerk", key=key)
 
         async def parked() -> bool:
-            return {self.ids[key] for key in keys} <= {one.thread_id for one in await self.app.interrupts()}
+            waiting = {one.thread_id for one in await self.app.interrupts()}
+            return {self.ids[key] for key in keys} <= waiting and await self._are_let_go(keys)
 
         await until(parked, f"{keys} are parked")
+
+    async def _are_let_go(self, keys: Collection[str]) -> bool:
+        """Whether no worker is in the middle of a wake of them: one that freezes there would keep them, or the file."""
+        rows = [await self.app.store.thread(self.ids[key]) for key in keys]
+        return all(row is not None and row.lease_until is None for row in rows)
 
     async def answer(self, *keys: str) -> None:
         for key in keys:
@@ -112,7 +118,7 @@ class Desk:
         """Wait until they are so; their errors' types."""
 
         async def look() -> bool:
-            return {(await self.app.show(self.ids[key])).status for key in keys} == {status}
+            return {(await self.app.show(self.ids[key])).status for key in keys} == {status} and await self._are_let_go(keys)
 
         await until(look, f"{keys} are {status}")
 

@@ -34,8 +34,18 @@ def test_it_tells_where_everything_is_and_keeps_its_store(folder: Path) -> None:
     assert (folder / ".ownloop" / ".gitignore").read_text() == "*\n"
 
 
+def test_it_says_where_the_threads_are_that_the_program_keeps_elsewhere(folder: Path) -> None:
+    assert quick(folder, "start", "desk", "deploy", "--app", "agent.py").returncode == 0
+    with running(folder, "dev", "-p", "0", "--no-reload") as dev:
+        dev.until(r"own store is not shown: --store sqlite:///desk\.db")
+    with running(folder, "dev", "-p", "0", "--no-reload", "--store", "sqlite:///desk.db") as dev:
+        dev.until("Ctrl-C stops")
+        assert "1 open" in dev.told
+        assert "is not shown" not in dev.told
+
+
 def test_the_link_lets_in_one_browser_and_a_look_does_not_use_it_up(folder: Path) -> None:
-    with running(folder, "dev", "-p", "0", "--json") as dev:
+    with running(folder, "dev", "-p", "0", "--no-reload", "--json") as dev:
         where = dev.where()
         import httpx
 
@@ -48,7 +58,7 @@ def test_the_link_lets_in_one_browser_and_a_look_does_not_use_it_up(folder: Path
 
 
 def test_commands_in_its_folder_act_on_its_store_and_it_runs_the_wakes(folder: Path) -> None:
-    with running(folder, "dev", "-p", "0"):
+    with running(folder, "dev", "-p", "0", "--no-reload"):
         thread = wait(lambda: quick(folder, "start", "desk", "deploy").stdout.strip())
         waiting = wait(lambda: quick(folder, "inbox", "--jsonl").stdout)
         assert thread.removeprefix("thr_") in waiting
@@ -149,13 +159,13 @@ def test_it_names_the_files_where_several_make_an_app_or_none_does(folder: Path,
     assert done.returncode == 2
     assert "agent.py, second.py" in done.stderr
     assert "next:  ownloop dev agent.py" in done.stderr
-    none = said(tmp_path, "dev", "-p", "0")
+    none = quick(tmp_path, "dev", "-p", "0")
     assert none.returncode == 2
     assert "ownloop init NAME" in none.stderr
 
 
 def test_a_port_that_is_taken_is_told_with_the_way_out(folder: Path) -> None:
-    with running(folder, "dev", "-p", "0", "--json") as dev:
+    with running(folder, "dev", "-p", "0", "--no-reload", "--json") as dev:
         port = dev.where()["url"].rpartition(":")[2]
         done = said(folder, "dev", "-p", port)
     assert done.returncode == 1

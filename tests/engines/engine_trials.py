@@ -77,7 +77,7 @@ def once(threads: list[str], steps: int) -> dict[tuple[str, int], int]:
     return {(thread, number): 1 for thread in threads for number in range(steps)}
 
 
-async def until(look: Callable[[], Any], what: str, seconds: float = 40) -> Any:
+async def until(look: Callable[[], Any], what: str, seconds: float = 100) -> Any:
     """Look every few milliseconds until it is so (a function may be async)."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -94,7 +94,7 @@ async def all_done(app: App, threads: list[str]) -> bool:
     return all(row is not None and row.status == "done" and row.lease_until is None for row in rows)
 
 
-async def done(app: App, threads: list[str], seconds: float = 40) -> None:
+async def done(app: App, threads: list[str], seconds: float = 100) -> None:
     await until(lambda: all_done(app, threads), f"{len(threads)} threads are done", seconds)
 
 
@@ -135,7 +135,7 @@ async def tell_everything(app: App) -> list[str]:
 
 @contextmanager
 def worker(engine: str, options: dict[str, Any], **work: Any) -> Iterator[subprocess.Popen[str]]:
-    """Serves the writer; killed at the end. `work`: url, path, lease, steps, takes."""
+    """Serves the writer; killed at the end. `work`: url, path, lease, steps, takes; concurrency, if not the engine's own."""
     environment = {**os.environ, "PYTHONPATH": str(Path(ownloop.__file__).parents[1])}
     command = [sys.executable, __file__, json.dumps({"engine": engine, "options": options, **work}, default=str)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -149,7 +149,7 @@ def worker(engine: str, options: dict[str, Any], **work: Any) -> Iterator[subpro
 
 
 async def serve(work: dict[str, Any]) -> None:
-    app = App(work["url"], engine=getattr(engines, work["engine"])(**work["options"]), lease=work["lease"])
+    app = App(work["url"], engine=getattr(engines, work["engine"])(**work["options"]), lease=work["lease"], concurrency=work.get("concurrency", 100))
     add_writer(app, Path(work["path"]), work["steps"], takes=work["takes"])
     async with app:
         print("ready", flush=True)

@@ -156,6 +156,18 @@ def restate() -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def served() -> Iterator[Cluster]:
+    """For a fixture: such a cluster; without a server to run, what asks for it is skipped."""
+    import pytest
+
+    try:
+        binary()
+    except NotHere as error:
+        pytest.skip(str(error))
+    with restate() as started:
+        yield started
+
+
 def _answers(url: str) -> bool:
     with suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
         return bool(answer.status == 200)

@@ -91,6 +91,18 @@ def temporal() -> Iterator[TemporalServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def served() -> Iterator[TemporalServer]:
+    """For a fixture: such a server; without one to run, what asks for it is skipped."""
+    import pytest
+
+    try:
+        binary()
+    except NotHere as error:
+        pytest.skip(str(error))
+    with temporal() as started:
+        yield started
+
+
 def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         return int(taken.getsockname()[1])

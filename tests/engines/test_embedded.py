@@ -18,6 +18,7 @@ from ownloop.stores.memory import MemoryStore
 from ownloop.testing import EngineContract
 
 
+@pytest.mark.soak  # it hears commits as the one on SQLite does, and most other tests run on it
 class TestEmbeddedInMemory(EngineContract):
     @pytest.fixture(autouse=True)
     def _store(self) -> None:

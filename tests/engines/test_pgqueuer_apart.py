@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "processes"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "chaos"))
 import apart
-import postgres_server
 from storm_servers import Postgres, postgres
 
 from ownloop import App
@@ -29,15 +28,13 @@ from ownloop.testing.engine_scene import Book
 from ownloop.tools import NotHappened
 
 LEASE = 2.0
-SLACK = 2.0
+SLACK = 5.0
 """Seconds that a busy machine may take besides."""
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    url = postgres_server.empty_url()
-    yield url
-    postgres_server.done_with(url)
+def url(postgres_url: str) -> str:
+    return postgres_url
 
 
 class Worker(apart.Process):
@@ -63,7 +60,9 @@ def engine_for(heartbeat: str) -> PgQueuer:
     return PgQueuer(heartbeat=heartbeat)
 
 
-@pytest.mark.parametrize(("number", "heartbeat"), [(signal.SIGKILL, "60s"), (signal.SIGSTOP, "60s"), (signal.SIGKILL, "1s")])
+@pytest.mark.parametrize(
+    ("number", "heartbeat"), [(signal.SIGKILL, "1s"), (signal.SIGSTOP, "60s"), pytest.param(signal.SIGKILL, "60s", marks=pytest.mark.soak)]
+)
 async def test_a_worker_that_dies_or_freezes_is_followed_by_another(url: str, tmp_path: Path, number: signal.Signals, heartbeat: str) -> None:
     effects, gate = tmp_path / "effects", tmp_path / "gate"
     client = App(url)
@@ -107,7 +106,7 @@ async def test_told_to_stop_it_ends_what_runs_and_leaves_the_rest(url: str, tmp_
         assert first.poll() is None, "it waits for what runs"
         gate.touch()
         first.says("left")
-        assert first.wait(10) == 0
+        assert first.wait(60) == 0
     rows = [await client.store.thread(one) for one in (thread, later)]
     assert [(row.lease_until, row.epoch) for row in rows if row] == [(None, 1), (None, 0)]
     assert "outcome" in [event.kind for event in await client.store.events(thread)]
@@ -122,7 +121,7 @@ async def test_told_to_stop_it_does_not_wait_for_ever(url: str, tmp_path: Path) 
         first.says("began")
         first.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        await asyncio.to_thread(first.wait, 20)
+        await asyncio.to_thread(first.wait, 60)
         print(f"it left after {time.monotonic() - began:.1f} s")
     async with serving(client, effects, gate):
         await apart.until(lambda: client.interrupts(kind="in_doubt", thread=thread), "whoever follows asks whether it happened")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,10 +29,8 @@ from ownloop.testing.engine_scene import Book, engine_of
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    url = postgres_server.empty_url()
-    yield url
-    postgres_server.done_with(url)
+def url(postgres_url: str) -> str:
+    return postgres_url
 
 
 def look(url: str, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
@@ -68,7 +66,7 @@ def serving(url: str, book: Book, **options: Any) -> App:
     return app
 
 
-async def until(condition: Any, what: str, seconds: float = 20) -> None:
+async def until(condition: Any, what: str, seconds: float = 60) -> None:
     give_up = time.monotonic() + seconds
     while not (await found if asyncio.iscoroutine(found := condition()) else found):
         assert time.monotonic() < give_up, f"not within {seconds} s: {what}"
@@ -231,12 +229,30 @@ async def test_it_prunes_by_itself(url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("ownloop.engines.pgqueuer.PRUNE", 0.1)
     monkeypatch.setattr("ownloop.engines.pgqueuer.SWEEP", 0.05)
     book = Book()
-    async with serving(url, book) as app:
+    async with client(url), serving(url, book) as app:
         await app.start("reader")
         await until(lambda: look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log") >= [(2,)], "it is written down")
         look(url, "UPDATE ownloop_pgq.pgqueuer_log SET created = now() - interval '25 hours'")
         old = "SELECT count(*) FROM ownloop_pgq.pgqueuer_log WHERE created < now() - interval '1 day'"
         await until(lambda: look(url, old) == [(0,)], "it is pruned")
+
+
+async def test_workers_that_are_replaced_every_few_minutes_prune_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ownloop.engines.pgqueuer.random.uniform", lambda least, most: most)  # the fleet's hour strikes in this worker's life
+    async with client(url):
+        columns = "(created, job_id, status, priority, entrypoint) VALUES (now() - interval '25 hours', 1, 'deleted', 0, 'a')"
+        look(url, f"TRUNCATE ownloop_pgq.pgqueuer_log; INSERT INTO ownloop_pgq.pgqueuer_log {columns}")
+        async with serving(url, Book()):
+            await until(lambda: look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log") == [(0,)], "it is pruned")
+
+
+async def test_what_was_started_before_the_tables_were_there_does_not_wait_for_the_second_look(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ownloop.engines.pgqueuer.SWEEP", 60.0)
+    look(url, "DROP SCHEMA IF EXISTS ownloop_pgq CASCADE")
+    book = Book()
+    async with serving(url, book) as app:
+        await app.start("reader")
+        await until(lambda: book.wakes, "it runs")
 
 
 # ---- beside others ---------------------------------------------------------------------------------------------------------------
@@ -387,6 +403,6 @@ async def test_an_idle_worker_sends_less_than_five_statements_a_second(url: str)
             return await borrowed()
 
         app.store.lanes._borrow = counted  # type: ignore[attr-defined]
-        await asyncio.sleep(5)
-        print(f"idle: {sent['all'] / 5:.1f} statements a second")
-    assert 1 <= sent["all"] <= 25
+        await asyncio.sleep(3)
+        print(f"idle: {sent['all'] / 3:.1f} statements a second")
+    assert 1 <= sent["all"] <= 15

@@ -35,14 +35,9 @@ _services = count()
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'TCPServer._idle_timeout' was never awaited")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    try:
-        restate_cluster.binary()
-    except restate_cluster.NotHere as error:
-        pytest.skip(str(error))
-    with restate_cluster.restate() as started:
-        yield started
+    yield from restate_cluster.served()
 
 
 @pytest.fixture
@@ -175,7 +170,7 @@ async def in_doubt_or_done(app: App, threads: list[str]) -> bool:
 
 async def test_hints_that_restate_takes_and_never_delivers_are_a_delay(cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path) -> None:
     await register(cluster, options, url)
-    engine = Restate(**{**options, "listen": f"127.0.0.1:{free_port()}", "admin": None})
+    engine = Restate(**{**options, "listen": f"127.0.0.1:{free_port()}", "admin": None, "sweep": "500ms"})
     app = App(url, engine=engine)
     add_writer(app, tmp_path / "lines", 1)
     async with app:
@@ -202,7 +197,7 @@ async def test_while_the_cluster_is_away_nobody_fails_and_threads_go_on(url: str
 
 
 async def test_a_node_is_killed_under_load_and_every_effect_happens_once(cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path) -> None:
-    await killed(cluster, options, url, tmp_path, threads=30, steps=4, nodes=[1])
+    await killed(cluster, options, url, tmp_path, threads=15, steps=3, nodes=[1])
 
 
 @pytest.mark.soak

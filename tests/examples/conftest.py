@@ -20,7 +20,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return _url(request, tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
 def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store that several processes can share."""
     return _url(request, tmp_path)
@@ -32,7 +32,17 @@ def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'example.db'}"
 
 
-@pytest.fixture(params=["sqlite", "memory", "postgres"])
+DIE_ON_POSTGRES = {"test_refunds", "test_support_chat"}
+"""Whose deaths everywhere are also tried on Postgres; those of the longer stories there are `soak`."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "place" in metafunc.fixturenames:
+        marks = [] if metafunc.module.__name__ in DIE_ON_POSTGRES else [pytest.mark.soak]
+        metafunc.parametrize("place", ["sqlite", "memory", pytest.param("postgres", marks=marks)], indirect=True)
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest) -> Any:
     """What crash_everywhere takes as its `url`; each run has a text of its own there."""
     if request.param != "postgres":

@@ -243,7 +243,7 @@ def place_of(kind: str) -> Any:
         pytest.param(WHOLE, "memory", id="memory"),
         pytest.param(WHOLE, "sqlite", id="sqlite"),
         pytest.param(ASKING, "postgres", id="postgres-asking"),  # a run costs by its length, and each append two runs: in parts it takes a third
-        pytest.param(BESIDE, "postgres", id="postgres-beside"),
+        pytest.param(BESIDE, "postgres", id="postgres-beside", marks=pytest.mark.soak),
         pytest.param(LATER, "postgres", id="postgres-later"),
         pytest.param(WHOLE, "postgres", id="postgres", marks=pytest.mark.soak),
     ],

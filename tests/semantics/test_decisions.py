@@ -222,7 +222,9 @@ async def test_a_question_takes_only_an_answer_that_fits_and_from_whom_it_was_pu
         await d.answer(await only(d), "s", by="bob")
     with pytest.raises(InvalidEdit, match="'xl'"):
         await d.answer(await only(d), "xl", by="ann")
-    await d.answer(await only(d), "m", by="ann")
+    with pytest.raises(ArgumentsChanged, match="carries digest 0000"):
+        await d.answer(await only(d), "m", by="ann", digest="0" * 64)
+    await d.answer(await only(d), "m", by="ann", digest=(await only(d)).digest)
     await d.settle()
     with pytest.raises(InvalidEdit, match="many"):
         await d.answer(await only(d), "many", by="bob")

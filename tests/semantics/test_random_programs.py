@@ -53,13 +53,13 @@ def try_on(kind: str, **case: Any) -> None:
         asyncio.run(compare(make_world(kind, Path(folder)), **case))
 
 
-@settings(max_examples=100, **CALM)
+@settings(max_examples=60, **CALM)
 @given(**GIVEN)
 def test_a_random_program_ends_as_plain_python_would_whatever_happens_around_it(**case: Any) -> None:
     try_on("memory", **case)
 
 
-@settings(max_examples=25, **CALM)
+@settings(max_examples=12, **CALM)
 @given(**GIVEN)
 def test_a_random_program_ends_as_plain_python_would_on_sqlite(**case: Any) -> None:
     try_on("sqlite", **case)

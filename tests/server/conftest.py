@@ -11,13 +11,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bureau import Place, opened
 
 ON_POSTGRES = {"test_api_decisions", "test_client", "test_idempotency", "test_routes"}
-"""Tests of what a store answers; the others ask little of it, and two stores are enough for them."""
+"""Tests of what a store answers, on SQLite and Postgres, and in memory only as `soak`; the others ask little of a store."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
-        more = ["postgres"] if metafunc.module.__name__ in ON_POSTGRES else []
-        metafunc.parametrize("place", ["memory", "sqlite", *more], indirect=True)
+        asks = metafunc.module.__name__ in ON_POSTGRES
+        kinds = [pytest.param("memory", marks=pytest.mark.soak), "sqlite", "postgres"] if asks else ["memory", "sqlite"]
+        metafunc.parametrize("place", kinds, indirect=True)
 
 
 def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> str:

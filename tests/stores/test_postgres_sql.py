@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,33 @@ async def test_a_name_that_postgres_cannot_hold_is_a_clear_error_and_data_that_i
             await call
     assert await store.emit("fine", None, None, odd) and len(await store.events(thread)) == 2
     assert await store.check() == []
+
+
+async def test_the_sql_that_the_page_shows_is_one_transaction_and_its_thread_runs(url: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    begin, *statements, commit, _ = re.split(r";(?: *--[^\n]*)?\n", page.split("```sql\n")[1].split("```")[0])
+    place = connect.parse(url)
+    assert (begin, commit) == ("BEGIN", "COMMIT")
+    with psycopg.connect(place.conninfo) as db:
+        db.execute("CREATE TEMPORARY TABLE orders (number text PRIMARY KEY)")
+        db.commit()
+        for end in (db.rollback, db.commit):
+            said = [db.execute(place.sql(one).encode()) for one in statements]
+            end()
+            assert db.execute("SELECT count(*) FROM orders").fetchone() == (int(end == db.commit),)
+    assert [one.fetchone()[0] for one in said[2:4]] == [2, True]  # type: ignore[index]
+    seen: list[Any] = []
+
+    async def shipping(thread: Thread) -> None:
+        seen.append((thread.input, thread.key, thread.context, [event.data["text"] for event in thread.unread]))
+
+    app = App(PostgresStore(url), engine=Embedded())
+    app.add(shipping)
+    async with app:
+        while not seen:
+            await asyncio.sleep(0.01)
+    assert seen == [("A-1", "A-1", {"tenant": "acme"}, ["by noon, please", "or by one"])]
+    assert look(url, "SELECT (SELECT count(*) FROM ownloop.threads), (SELECT count(*) FROM ownloop.mail)") == [(1, 1)]
 
 
 # ---- the caller's transaction -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,12 @@ from postgres_server import Proxy, conninfo, look, new_thread, stores, with_sche
 from ownloop import App
 from ownloop.errors import StoreError, StoreFull, StoreReadOnly
 from ownloop.events import Draft
+from ownloop.stores.answering import Answering
 from ownloop.stores.postgres import PostgresStore
 from ownloop.stores.values import number_of
 from ownloop.testing.store_scene import TTL
 
 MESSAGE = [Draft("message", {"text": "x"})]
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    url = postgres_server.empty_url()
-    yield url
-    postgres_server.done_with(url)
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[PostgresStore]:
-    async with stores(url) as (store,):
-        yield store
 
 
 async def test_a_replica_can_be_read_and_says_that_it_is_none_to_write() -> None:
@@ -153,6 +140,25 @@ async def test_a_cut_network_comes_back_for_appends_renewals_and_listening(url: 
             await asyncio.sleep(0.01)
 
 
+async def test_who_asks_whether_the_store_answers_hears_within_two_seconds_and_takes_no_connection_from_others(url: str) -> None:
+    async with Proxy(url) as proxy, stores(proxy.url) as (store,):
+        asked: list[str] = []
+
+        async def ask() -> object:
+            asked.append("once")
+            return await store.thread("thr_0000000000000")
+
+        answering = Answering("the store", ask)
+        await answering.check()
+        proxy.hold()
+        began = time.monotonic()
+        for refused in await asyncio.gather(*(answering.check() for _ in range(20)), return_exceptions=True):
+            assert isinstance(refused, StoreError) and "the store did not answer in 2 s" in str(refused)
+        assert time.monotonic() - began < 3.5 and len(asked) == 2
+        proxy.go_on()
+        await answering.check()
+
+
 async def test_a_rollback_of_the_caller_wakes_nobody_and_leaves_nothing_remembered(url: str) -> None:
     async with stores(url, 2) as (mine, other):
         app, heard = App(mine), list[Any]()
@@ -166,7 +172,7 @@ async def test_a_rollback_of_the_caller_wakes_nobody_and_leaves_nothing_remember
             await tx.rollback()
         again = await app.start("bot", 1, key="k")
         assert again != thread and (await app.send(again, "x")).seq == 2
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(heard) < 2:
                 await asyncio.sleep(0.01)
         assert heard == [(again,), (again,)]

@@ -231,16 +231,19 @@ quick = settings(max_examples=80, deadline=None, suppress_health_check=list(Heal
 """The same programs on every run; `make soak` draws others."""
 
 
-@pytest.mark.parametrize("make", STORES.values(), ids=STORES)
-@quick
-@given(program=programs)
-def test_every_event_that_somebody_was_told_stands_once_at_its_place(make: Make, program: list[tuple[Any, ...]]) -> None:
-    async def body(run: Run) -> None:
+@pytest.mark.parametrize(("name", "examples"), [("memory", 80), ("sqlite", 50), ("postgres", 25)])
+def test_every_event_that_somebody_was_told_stands_once_at_its_place(name: str, examples: int) -> None:
+    async def body(run: Run, program: list[tuple[Any, ...]]) -> None:
         for one in program:
             await run.do(*one)
         await run.check()
 
-    asyncio.run(with_store(make, body))
+    @settings(quick, max_examples=examples)
+    @given(program=programs)
+    def check(program: list[tuple[Any, ...]]) -> None:
+        asyncio.run(with_store(STORES[name], lambda run: body(run, program)))
+
+    check()
 
 
 def compare(name: str, program: list[tuple[Any, ...]]) -> None:
@@ -257,13 +260,13 @@ def compare(name: str, program: list[tuple[Any, ...]]) -> None:
         assert got == wanted
 
 
-@quick
+@settings(quick, max_examples=50)
 @given(program=programs)
 def test_sqlite_does_what_memory_does(program: list[tuple[Any, ...]]) -> None:
     compare("sqlite", program)
 
 
-@settings(quick, max_examples=30)
+@settings(quick, max_examples=20)
 @given(program=programs)
 def test_postgres_does_what_memory_does(program: list[tuple[Any, ...]]) -> None:
     compare("postgres", program)

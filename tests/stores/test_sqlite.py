@@ -15,12 +15,14 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import processes
 
+from ownloop import App, Thread
 from ownloop.errors import NewerSchema, NotAStore, StoreBusy, StoreError, StoreFull, StoreReadOnly
 from ownloop.events import KINDS, Draft
 from ownloop.stores.base import NewThread, Refused
@@ -499,7 +501,7 @@ async def test_of_two_commits_in_one_tick_of_the_file_systems_clock_both_are_hea
     stop = store.listen(lambda thread_ids: loop.call_soon_threadsafe(heard.set) if thread_ids is None else None)
     for _ in range(30):
         await new_thread(other)
-        await asyncio.wait_for(heard.wait(), 1)
+        await asyncio.wait_for(heard.wait(), 20)
         heard.clear()
     stop()
     await other.close()
@@ -701,3 +703,21 @@ async def test_a_parked_thread_takes_little_room(path: Path) -> None:
         await asyncio.gather(*(park() for _ in range(500)))
     await store.close()
     assert path.stat().st_size / 2000 <= 1200
+
+
+async def test_half_a_surrogate_pair_in_a_key_is_refused_in_words_and_harms_nobody_in_its_group(path: Path) -> None:
+    app = App(f"sqlite:///{path}")
+
+    @app.agent
+    async def reader(thread: Thread) -> Any:
+        return thread.input
+
+    try:
+        half, whole = await asyncio.gather(app.start("reader", key="k\ud800"), app.start("reader", "said \ud800", key="k"), return_exceptions=True)
+        with pytest.raises(StoreError, match="holds half a surrogate pair.*nothing was written"):
+            raise half  # type: ignore[misc]
+        assert (await app.show(whole)).events[0].data == {"input": "said \ud800"}  # type: ignore[arg-type]
+        with pytest.raises(StoreError, match="holds half a surrogate pair"):
+            await app.show(("reader", "k\ud800"))
+    finally:
+        await app.aclose()

@@ -42,7 +42,10 @@ def addresses(house: House) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")])
+OTHERS = [pytest.param(360, "light", marks=pytest.mark.soak), pytest.param(1280, "dark", marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light"), *OTHERS])
 def test_no_page_has_a_serious_finding_or_is_wider_than_its_screen(browse: Opener, house: House, seen: Seen, width: int, scheme: str) -> None:
     seen.expected = ("404",)
     pages, page, found = addresses(house), browse(width=width, scheme=scheme), dict[str, Any]()
