@@ -62,7 +62,7 @@ EXTRAS = {
 }
 DRIVERS = {"sqlite3"}  # of the standard library: for stores only
 # What other lines see of them: the Protocol, and what is built on nothing but it.
-PROTOCOLS = {"stores": {"base", "leases", "outbox", "rules", "streams", "urls"}, "engines": {"base", "urls"}}
+PROTOCOLS = {"stores": {"answering", "base", "leases", "outbox", "rules", "streams", "urls"}, "engines": {"base", "urls"}}
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "ownloop"
 

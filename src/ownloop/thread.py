@@ -111,6 +111,8 @@ class Thread(Generic[D]):
 
     def count(self, intent: type[Intent]) -> int:
         """How often this intent was selected in this turn."""
+        if not isinstance(intent, type):
+            raise TypeError(f"count({intent!r}) names no intent; give it the class: thread.count(Deploy)")
         return self._wake.history.counters.counts.get(intent.intent_name, 0)
 
     # ---- the loop --------------------------------------------------------------------------------------------------------------

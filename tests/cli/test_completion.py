@@ -58,6 +58,11 @@ def test_ids_come_from_the_store_with_a_few_words_about_each(url: str, settled: 
     assert any("approval deploy of desk" in line for line in complete(url, "decide", "", shell="fish"))
 
 
+def test_a_thread_by_its_key_is_completed_where_it_is_decided_and_where_it_is_shown(url: str, settled: Callable[..., list[str]]) -> None:
+    settled("deploy", key="monday")
+    assert complete(url, "decide", "desk/m") == complete(url, "show", "desk/m") == ["desk/monday"]
+
+
 def test_decisions_are_those_that_the_interrupt_allows(url: str, settled: Callable[..., list[str]]) -> None:
     settled("ask")
     (asking,) = complete(url, "decide", "int_")

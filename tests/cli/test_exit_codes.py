@@ -193,3 +193,68 @@ def test_errors_are_one_problem_object_under_json(run: Run, settled: Callable[..
         assert problem["exit_code"] == said.code
         assert problem["detail"]
     assert cases[0][0].json["decision"]["by"] == "ann"
+
+
+# ---- what a stranger gets wrong ------------------------------------------------------------------------------------------------------------
+
+GROUP = ("--group", "release-managers")
+
+
+def test_4_a_decision_on_a_thread_that_was_just_decided_is_told_who_won(run: Run, settled: Callable[..., list[str]]) -> None:
+    thread = settled("deploy")[0]
+    assert run("decide", thread, "approve", "--as", "ann", *GROUP).code == 0
+    said = run("decide", thread, "reject", "--as", "bob", *GROUP)
+    assert said.code == 4
+    assert "was approved by ann at" in said.err
+    assert f"next:  ownloop show {thread}" in said.err
+
+
+def test_6_a_decision_on_a_thread_whose_question_expired(run: Run, settled: Callable[..., list[str]]) -> None:
+    thread = settled("short")[0]
+    time.sleep(0.1)  # it waited for 50 ms
+    said = run("decide", thread, "approve")
+    assert (said.code, "expired at" in said.err) == (6, True)
+
+
+def test_3_a_decision_on_a_thread_that_asked_nobody(run: Run, settled: Callable[..., list[str]]) -> None:
+    said = run("decide", settled("sleep")[0], "approve")
+    assert said.code == 3
+    assert "next:  ownloop inbox" in said.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "meant"),
+    [
+        ("approve", ['{"tag": "v9"}'], 'edit --args \'{"tag": "v9"}\''),
+        ("approve", ["--args", '{"tag": "v9"}'], 'edit --args \'{"tag": "v9"}\''),
+        ("approve", ["--happened"], "approve"),
+        ("reject", ["not on a Friday"], "reject --note 'not on a Friday'"),
+        ("respond", ["--args", "{}"], "respond"),
+    ],
+)
+def test_2_a_decision_with_words_that_it_does_not_take_decides_nothing(
+    run: Run, settled: Callable[..., list[str]], verb: str, words: list[str], meant: str
+) -> None:
+    interrupt = interrupt_of(run, settled("deploy")[0])
+    said = run("decide", interrupt, verb, *words, *GROUP)
+    assert said.code == 2
+    assert "nothing was decided" in said.err
+    assert f"next:  ownloop decide {interrupt} {meant} {' '.join(GROUP)}" in said.err
+    assert run("decide", interrupt, "approve", *GROUP).code == 0
+
+
+def test_5_a_decision_that_is_not_offered_names_those_that_are(run: Run, settled: Callable[..., list[str]]) -> None:
+    thread = settled("deploy")[0]
+    said = run("decide", thread, "answer", "yes", *GROUP)
+    assert said.code == 5
+    assert "it offers approve, edit, reject, respond" in said.err
+    assert said.err.splitlines()[-1] == f"next:  ownloop show {thread}"
+
+
+def test_a_store_that_is_not_there_is_made_and_mentioned_once(run: Run, tmp_path: Path) -> None:
+    mistyped = f"sqlite:///{tmp_path}/agnets.db"
+    said = run("inbox", store=mistyped)
+    assert said.code == 0
+    assert f"{mistyped} was not there" in said.err
+    assert "was not there" not in run("inbox", store=mistyped).err
+    assert "was not there" not in run("start", "desk", "nothing", "--app", DESK, store=f"sqlite:///{tmp_path}/begun.db").err

@@ -28,6 +28,16 @@ def test_flags_win_over_the_environment_then_dotenv_then_the_files(tmp_path: Pat
     assert of(tmp_path, "store", "--store", "sqlite:///flag.db", OWNLOOP_STORE="sqlite:///environment.db") == ("sqlite:///flag.db", "flag")
 
 
+def test_the_store_that_is_shown_is_the_one_that_commands_act_on(tmp_path: Path) -> None:
+    assert of(tmp_path, "store")[0] == "sqlite:///.ownloop/dev.db once `ownloop dev` made it"
+    (tmp_path / ".ownloop").mkdir()
+    (tmp_path / ".ownloop" / "dev.db").touch()
+    assert of(tmp_path, "store")[0] == "sqlite:///.ownloop/dev.db"
+    assert of(tmp_path, "store", OWNLOOP_APP="agent.py")[0] == "that of agent.py"
+    (tmp_path / ".env").write_text("OWNLOOP_APP=agent.py\n")
+    assert of(tmp_path, "store")[0] == "sqlite:///.ownloop/dev.db"
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     done = said(tmp_path, "config", OWNLOOP_TOKEN="ownloop_secret")
     assert "ownloop_secret" not in done.stdout

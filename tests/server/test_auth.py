@@ -110,6 +110,15 @@ async def test_a_browser_that_is_not_logged_in_is_told_so_in_words() -> None:
         assert "Open the link that the server printed" in page.text
 
 
+async def test_a_mistyped_address_is_a_page_for_a_browser_and_a_problem_for_programs() -> None:
+    async with opened(URL) as place, visitor(place.site) as browser:
+        page = await browser.get("/thread/thr_1", headers={"Accept": "text/html,*/*"})
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert '<a href="/">The inbox</a>' in page.text
+        assert kind(await browser.get("/thread/thr_1")) == "not-found"
+        assert kind(await browser.get("/v1/thread/thr_1", headers={"Accept": "text/html,*/*"})) == "not-found"
+
+
 async def test_a_form_of_another_visitor_does_nothing() -> None:
     async with opened(URL) as place, visitor(place.site) as ann, visitor(place.site) as bob:
         add_probe(place)

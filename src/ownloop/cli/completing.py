@@ -95,6 +95,8 @@ async def _threads(app: App, typed: str, said: dict[str, Any]) -> Proposals:
 async def _interrupts(app: App, typed: str, said: dict[str, Any]) -> Proposals:
     from ..interrupts import DECIDABLE
 
+    if "/" in typed:
+        return await _threads(app, typed, said)
     found = [one for kind in sorted(DECIDABLE) for one in await app.interrupts(kind=kind, limit=MOST)]
     return [(one.id, f"{one.kind} {one.name or brief(one.question, 60)} of {one.agent}") for one in found]
 

@@ -60,6 +60,7 @@ async def decide(
         raise usage(f"{verb!r} is no decision; choose from {', '.join(VERBS)}", session.again("decide", interrupt, "approve"))
     if words is not None:
         args, value = (words, value) if verb == "edit" else (args, words)
+    _check_words(session, interrupt, verb, {"--args": args, "--value": value, "--happened": happened})
     said = Answer(verb, args, value, given(note) if note else "", digest, happened)
     async with session.opened() as app:
         one = await resolving.interrupt(app, interrupt)
@@ -70,6 +71,18 @@ async def decide(
             return
         done = await _give(session, app, one, said)
         _tell(session, done, said)
+
+
+FITS = {"--args": ("edit",), "--value": ("edit", "respond", "answer"), "--happened": ("answer",)}
+
+
+def _check_words(session: Session, interrupt: str, verb: str | None, said: dict[str, str | bool | None]) -> None:
+    """Who approves with other arguments did not mean the call that waits: nothing that was said is left out in silence."""
+    for word, value in said.items():
+        if verb is not None and value is not None and verb not in FITS[word]:
+            meant = ("edit", "--args") if verb == "approve" else ("reject", "--note")
+            more = (*meant, value) if isinstance(value, str) and verb in ("approve", "reject") else (verb,)
+            raise usage(f"{verb} takes no {word}; nothing was decided", session.again("decide", interrupt, *more))
 
 
 def _check_open(one: Interrupt, said: Answer) -> None:
@@ -94,7 +107,7 @@ async def _give(session: Session, app: App, one: Interrupt, said: Answer) -> Int
             return await app.edit(one.id, _arguments(session, one, said), digest=digest, **common)
         case "respond":
             return await app.respond(one.id, _response(session, one, said), digest=digest, **common)
-    return await app.answer(one.id, _answer(session, one, said), **common)
+    return await app.answer(one.id, _answer(session, one, said), digest=digest, **common)
 
 
 # ---- what was not said -----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY
 class Greeting:
     """`place`: where the App is from. `tell`: called first. Only the first start prints links: a browser that is in stays in.
 
-    `prepare`: awaited before anything is printed; gives a command to show.
+    `prepare`: awaited before anything is printed; gives a command to show. `beside`: the App's own store, where another one is served.
     """
 
     place: str
@@ -32,6 +32,7 @@ class Greeting:
     is_first: bool = True
     opens: bool = False
     prepare: Callable[[], Awaitable[str]] | None = None
+    beside: str = ""
     _began: float = field(default_factory=time.perf_counter)
 
     async def greet(self, session: Session, app: App, url: str, auth: Auth) -> None:
@@ -51,6 +52,8 @@ class Greeting:
             session.paper.object({**where, **going})
         if command:
             session.paper.note(("  or answer from another terminal: ", "dim"), (command, "cyan"))
+        if self.beside:
+            session.paper.note(f"  what is in the App's own store is not shown: --store {self.beside} shows it")
         session.paper.note(("  Ctrl-C stops in order; the next start goes on from here", "dim"))
         if self.opens:
             _open(login)

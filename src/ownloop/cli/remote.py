@@ -125,8 +125,8 @@ class Remote:
     async def respond(self, id: str, value: Any, *, by: object, digest: str | None = None, note: str = "") -> Interrupt:
         return await self._client.respond(id, value, digest=digest or self._digests[id], note=note)
 
-    async def answer(self, id: str, value: Any, *, by: object, note: str = "") -> Interrupt:
-        return await self._client.answer(id, value, digest=self._digests[id], note=note)
+    async def answer(self, id: str, value: Any, *, by: object, digest: str | None = None, note: str = "") -> Interrupt:
+        return await self._client.answer(id, value, digest=digest or self._digests[id], note=note)
 
     async def hold(self, thread: str, *, on: str | None = None, by: object = None) -> None:
         await self._client.hold(_thread(thread), on=on)

@@ -76,7 +76,7 @@ def _only(found: Sequence[str], text: str, what: str) -> str:
 
 
 async def interrupt(app: App, text: str) -> Interrupt:
-    """The interrupt that is meant: by its id, a part of it, or by its thread where only one waits for somebody.
+    """The interrupt that is meant: by its id, a part of it, or by its thread: what waits for somebody there, else what was asked there last.
 
     Raises:
         NotFound, Trouble: see `thread_id`.
@@ -102,9 +102,17 @@ async def interrupt(app: App, text: str) -> Interrupt:
 async def _of_thread(app: App, thread: str) -> Interrupt:
     waiting = [one for one in await app.interrupts(thread=thread, limit=1000) if one.kind in DECIDABLE]
     if not waiting:
-        raise NotFound("interrupt that waits for somebody in", thread)
+        return await _asked_last(app, thread)
     chosen = _only([one.id for one in waiting], thread, "interrupts")
     return next(one for one in waiting if one.id == chosen)
+
+
+async def _asked_last(app: App, thread: str) -> Interrupt:
+    """What somebody decided already: who comes second is told who was first."""
+    for event in reversed((await app.show(thread)).events):
+        if event.kind == "request" and event.data.get("kind") in DECIDABLE:
+            return await app.interrupt(ids.interrupt_id(thread, event.seq))
+    raise NotFound("question to somebody in", thread)
 
 
 async def open_interrupts(app: App, agent: str | None = None, kind: str | None = None) -> AsyncIterator[Interrupt]:

@@ -21,7 +21,7 @@ from .greeting import Greeting
 from .opening import find_app, move
 from .reloading import Parent, Watcher, Wire
 from .running import PORT, bind, needs_server, serve_until, url_of
-from .session import DEV_STORE, Session, make_folder
+from .session import DEV_STORE, Session, is_file, make_folder
 from .starting import Told, told_to_stop
 from .trouble import usage
 
@@ -118,6 +118,8 @@ async def _told_by(wire: Wire) -> AsyncIterator[Told]:
 
 async def _developed(session: Session, place: str, sock: socket.socket, told: Told, host: str, greeting: Greeting) -> int:
     app = find_app(place)
+    if session.store == DEV_STORE and app.store.url != DEV_STORE and is_file(app.store.url):
+        greeting.beside = app.store.url
     move(app, str(session.store))
     if not app.agents:
         raise usage(f"{place} has an App without agents; register one: @app.agent")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from ..app import App
 from ..interrupts import Actor
@@ -80,15 +81,21 @@ class Session:
         return dev_store() if self.app_place is None or is_of_file else None
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[App]:
-        """The App for verbs, closed at the end. It runs no wakes. With --server it is what that server offers of one."""
+    async def opened(self, *, begins: bool = False) -> AsyncIterator[App]:
+        """The App for verbs, closed at the end. It runs no wakes. With --server it is what that server offers of one.
+
+        A store that is made only now is mentioned, unless the command begins something: it may be a name that was mistyped.
+        """
         if self.server is not None:
             async with self._connected(self.server) as remote:
                 yield remote
             return
         app = self.app
+        is_fresh = not begins and app.store.url.startswith("sqlite:") and not is_file(app.store.url)
         try:
             await app.threads(limit=1)  # opens the store: what is wrong with it is told before anything else
+            if is_fresh:
+                self.paper.note(f"{app.store.url} was not there: it is made now, and empty; see that it is the one you mean")
             yield app
         finally:
             await app.aclose()
@@ -109,7 +116,15 @@ class Session:
         place = ["--store", masked(self.store)] if self.store and self.store != store_of_environment() else []
         if not place and self.store is None and self.app_place and self.app_place != os.environ.get("OWNLOOP_APP"):
             place = ["--app", self.app_place]
-        return shlex.join(["ownloop", *words, *place])
+        return shlex.join(["ownloop", *words, *self._who(words), *place])
+
+    def _who(self, words: Sequence[str]) -> list[str]:
+        """Who acts, where flags said so and the command does not: an answer that is corrected comes from the same person."""
+        if words[0] != "decide" or {"--as", "--group"} & set(words):
+            return []
+        name = ["--as", self.name] if self.name and self.name != os.environ.get("OWNLOOP_AS") else []
+        groups = [] if list(self.groups) == os.environ.get("OWNLOOP_GROUP", "").split() else self.groups
+        return [*name, *(word for group in groups for word in ("--group", group))]
 
 
 def make_folder(url: str) -> None:
@@ -118,6 +133,11 @@ def make_folder(url: str) -> None:
     if url.startswith("sqlite:///.ownloop/") and not (own / ".gitignore").exists():
         own.mkdir(exist_ok=True)
         (own / ".gitignore").write_text("*\n")
+
+
+def is_file(url: str) -> bool:
+    """Whether a store's URL names a file that is there."""
+    return url.startswith("sqlite:") and Path(unquote(urlsplit(url).path[1:])).exists()
 
 
 def dev_store() -> str | None:

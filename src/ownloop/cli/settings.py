@@ -15,7 +15,7 @@ import typer
 from ..stores.urls import masked
 from .command import command
 from .paper import Paper
-from .session import DEV_STORE, Session, dev_store
+from .session import DEV_STORE, Session
 from .trouble import usage
 
 
@@ -178,6 +178,8 @@ def _rows(session: Session, sources: Mapping[str, str]) -> Iterator[dict[str, An
         if flag is not None and flag != value:
             value, source = flag, "flag"
         if value is None:
-            value = str(dev_store() or "") if one.name == "store" and dev_store() else one.default
+            value = one.default
+            if one.name == "store":
+                value = session.default_store or (f"that of {session.app_place}" if session.app_place else value)
         shown = "(set)" if one.is_secret and value else masked(value) if one.name == "store" else value
         yield {"name": one.name, "value": shown, "source": source, "variable": name or one.variables[0], "about": one.about}

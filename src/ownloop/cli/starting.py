@@ -48,7 +48,7 @@ async def start(
     if about is not None and not isinstance(about, dict):
         raise usage(f"--context {context} is no JSON object")
     limit, value = seconds(timeout), spoken(input) if input else None
-    async with session.opened() as app:
+    async with session.opened(begins=True) as app:
         waits = wait or watch or stay
         if waits and app.agents:
             return await _serving(session, app, lambda: app.start(agent, value, key=key, context=about), watch, stay, limit)

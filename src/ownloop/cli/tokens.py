@@ -50,7 +50,7 @@ async def create(
     if filter is not None and not isinstance(filter, dict):
         raise usage(f"--see {see} is no JSON object")
     who = Actor(actor or session.name or name, tuple(session.groups))
-    async with session.opened() as app:
+    async with session.opened(begins=True) as app:
         until = None if expires == "never" else length(expires)
         secret, token = await Tokens(app.store).issue(name, who, scopes, see=filter, expires=until)
     if not session.paper.is_plain:

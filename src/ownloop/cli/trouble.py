@@ -86,7 +86,7 @@ def trouble_of(error: Exception, again: Again) -> Trouble:
 
 def _next(error: Exception, again: Again) -> tuple[str, ...]:
     match error:
-        case NotFound(what=what) if "interrupt" in what:
+        case NotFound(what=what) if "interrupt" in what or "question" in what:
             return (again("inbox"),)
         case NotFound(what="thread"):
             return (again("threads"),)
@@ -95,6 +95,9 @@ def _next(error: Exception, again: Again) -> tuple[str, ...]:
         case ArgumentsChanged():
             return (again("show", error.interrupt.thread_id), again("decide", error.interrupt.id))
         case NotAllowed():
+            voted = any(vote.by.id == error.by.id for vote in error.interrupt.votes)
+            if not voted and error.interrupt.policy.refuses(error.by) is None:  # the person is right, the decision is none that is offered
+                return (again("show", error.interrupt.thread_id),)
             groups = [word for name in list(error.interrupt.policy.by)[:1] for word in ("--group", name)]
             return (again("decide", error.interrupt.id, "approve", "--as", "NAME", *groups),) if groups else ()
         case ThreadEnded():

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from .. import ids
 from ..app import App
-from ..errors import AlreadyDecided, ArgumentsChanged, NotFound, OwnloopError
+from ..errors import AlreadyDecided, NotFound, OwnloopError
 from ..events import Event, Json
 from ..interrupts import DECIDABLE, Actor, Interrupt, Verb
 from ..stores.base import ThreadRow
@@ -151,7 +151,6 @@ class Desk:
             raise
 
     async def _answer(self, by: Actor, shown: Interrupt, decision: Verb, digest: str, value: Any, note: str) -> Interrupt:
-        """The digest of an interrupt never changes: to compare it with what was read is enough where a verb takes none."""
         match decision:
             case "approve":
                 return await self.app.approve(shown.id, by=by, digest=digest, note=note)
@@ -162,9 +161,7 @@ class Desk:
             case "respond":
                 return await self.app.respond(shown.id, value, by=by, digest=digest, note=note)
             case "answer":
-                if shown.status == "open" and digest != shown.digest:
-                    raise ArgumentsChanged(shown, digest)
-                return await self.app.answer(shown.id, value, by=by, note=note)
+                return await self.app.answer(shown.id, value, by=by, digest=digest, note=note)
         raise ValueError(f"{decision!r} is no decision; choose approve, edit, reject, respond or answer")
 
     async def _keep(self, who: Principal, shown: Interrupt, decision: str, outcome: Any, problem: str | None) -> None:

@@ -32,6 +32,22 @@ def test_the_focus_stays_where_it_is(browse: Opener, house: House) -> None:
     assert page.evaluate("document.activeElement.id") == f"open-{one.id}"
 
 
+def test_a_page_whose_call_was_decided_elsewhere_says_nothing_that_is_over(browse: Opener, house: House) -> None:
+    _, one = house.start("releases", "release v1.9.0")
+    page = browse(ZOE)
+    page.goto(f"/interrupts/{one.id}")
+    expect(page.locator("#call-title")).to_contain_text("The call that will run")
+    page.click("#facts .digest summary")
+    page.wait_for_timeout(500)
+    house.run(house.office.app.approve(one, by=ZOE))
+    expect(page.locator("#state")).to_contain_text("Approved by")
+    expect(page.locator("#decide")).to_be_hidden()
+    expect(page.locator("#call-title")).not_to_contain_text("will run")
+    expect(page.locator("#facts")).not_to_contain_text("you may")
+    expect(page.locator("#rest")).not_to_contain_text("still open")
+    expect(page.locator("#facts .digest .full")).to_be_visible()  # what a person has opened stays open
+
+
 def test_a_server_that_comes_back_is_heard_again_without_gap_or_duplicate(browse: Opener, house: House, seen: Seen) -> None:
     seen.expected = ("Failed to load resource", "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "htmx", "SSE", "network error", "fetch")
     _, one = house.start("support", "which")

@@ -185,7 +185,7 @@ def patiently(path: Path, attempt: Callable[[], T], seconds: float | None = None
     while True:
         try:
             return attempt()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:
             if not is_busy(error):
                 raise translate(error, path) from error
             if time.monotonic() >= give_up:
@@ -193,8 +193,11 @@ def patiently(path: Path, attempt: Callable[[], T], seconds: float | None = None
         time.sleep(random.uniform(0.0005, 0.004))  # apart from the others that wait
 
 
-def translate(error: sqlite3.Error, path: Path) -> StoreError:
+def translate(error: sqlite3.Error | UnicodeEncodeError, path: Path) -> StoreError:
     """SQLite's error as ours."""
+    if isinstance(error, UnicodeEncodeError):
+        half = "a name, key or id holds half a surrogate pair, which SQLite cannot keep"
+        return StoreError(f"{path}: {half} ({error}); nothing was written. Take it out, or keep it in the data, which may hold anything")
     code = _code(error)
     if code == sqlite3.SQLITE_FULL:
         return StoreFull(str(path))
@@ -207,10 +210,10 @@ def translate(error: sqlite3.Error, path: Path) -> StoreError:
     return StoreError(f"{path}: SQLite says {str(error)!r} ({getattr(error, 'sqlite_errorname', 'no code')}); nothing was half-written")
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Exception) -> bool:
     """Whether another connection was in the way."""
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one

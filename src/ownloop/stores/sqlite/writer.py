@@ -235,7 +235,7 @@ class Writer:
             job.error = job.error or meaning
 
     def _meaning(self, error: BaseException) -> BaseException:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeEncodeError):
             meaning = translate(error, self._path)
             meaning.__cause__ = error
             return meaning
