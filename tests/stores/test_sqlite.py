@@ -591,6 +591,7 @@ async def test_what_nobody_can_ask_for_any_more_is_deleted(path: Path) -> None:
         ("DELETE FROM events", "its log has 0 events"),
         ("DELETE FROM threads", "1 logs have no row"),
         ("UPDATE events SET kind = 1 WHERE seq = 3", "the interrupt at 3 contradicts the log"),
+        ("UPDATE interrupts SET closing = 3", "the interrupt at 3 contradicts the log"),
         ("DELETE FROM blobs", "a value of the event at 2 is missing"),
     ],
 )

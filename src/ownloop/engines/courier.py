@@ -29,6 +29,9 @@ PATIENCE = 2.0
 """Seconds that a hint may take. Whoever writes to a thread waits for it, and the rows hold the same."""
 GLANCE = 0.25
 """Seconds between two looks at the rows while somebody commits, and how long a row may be runnable before its hint counts as lost."""
+TRUST = 0.75
+"""Sweeps that a server has for a hint before the wake runs here. It may try a dead worker until its own time-out, and a thread is to go on within two
+sweeps of the end of its lease."""
 SIGHT = 100
 """How many more threads the sweep looks at than it could run."""
 RETRY = 2.0
@@ -234,10 +237,10 @@ class Courier:
             if found.hinted is None and (thread_id in touched or now - found.first >= GLANCE):
                 found.hinted = now
                 await self._hint(thread_id)
-            elif found.hinted is not None and now - found.hinted >= (2 * self._sweep if self._away_until is None else 0.0) and free > 0:
+            elif found.hinted is not None and now - found.hinted >= (TRUST * self._sweep if self._away_until is None else 0.0) and free > 0:
                 free -= 1
                 self._take(thread_id)
-        self._stirred = self._stirred or any(found.hinted is None or self._away_until is not None for found in self._found.values())
+        self._stirred = self._stirred or bool(self._found)
 
     def _take(self, thread_id: str) -> None:
         """Run it here."""

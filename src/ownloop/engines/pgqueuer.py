@@ -101,9 +101,8 @@ class PgQueuer:
             self._queue.register(agent, self._limits.get(agent, 0))
 
     async def _upkeep(self) -> None:
-        lost, pruned = 0, time.monotonic()
-        while True:
-            await asyncio.sleep((SWEEP / 10 if lost else SWEEP) * random.uniform(0.8, 1.2))
+        lost, pruned = 0, time.monotonic() - random.uniform(0, PRUNE)  # a worker may live for less than an hour
+        while True:  # at once: what was written before the triggers were there has no job
             try:
                 self._register()
                 lost = await self.sweep()
@@ -112,6 +111,7 @@ class PgQueuer:
                     pruned = time.monotonic()
             except AWAY as error:
                 log.warning("the sweep over the threads did not take place, looking again: %s", error)
+            await asyncio.sleep((SWEEP / 10 if lost else SWEEP) * random.uniform(0.8, 1.2))
 
     async def sweep(self) -> int:
         """Give jobs to what is ready and has none, and to timers that are near; how many had surely been lost."""
