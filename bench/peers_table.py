@@ -90,7 +90,7 @@ def line(runs: Runs, peer: str) -> str:
         number([median(ours) / median(floor)] if ours and floor else [], ",.1f"),
         number([run["ms_last10"] / run["ms_first10"] for run in long]) + "".join(reached),
         number(runs.steps(peer, 100, "disk_per_step"), ",.0f"),
-        number([run["disk_per_step"] for run in long], ",.0f"),
+        number([run["disk_per_step"] for run in long], ",.0f") + "".join(reached),
         number(runs.cold(peer)),
         number(runs.warm(peer)),
         number([run["create_per_s"] for run in runs.of(peer, "W3")], ",.0f"),
@@ -102,6 +102,12 @@ def line(runs: Runs, peer: str) -> str:
         (versions or ["–"])[0],
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def counted(runs: Runs, workload: str, n: int | None = None) -> str:
+    """How many rounds there were; not all peers have the last one where the minutes were over in the middle."""
+    found = sorted({len(runs.of(peer, workload, n)) for peer in runs.peers} - {0}) or [0]
+    return f"{found[0]}–{found[-1]}" if len(found) > 1 else str(found[0])
 
 
 def section(runs: Runs) -> str:
@@ -116,6 +122,7 @@ def section(runs: Runs) -> str:
     return "\n".join(
         [
             f"Measured {runs.about['date']} with `{runs.about['command']}` on {runs.about['machine']}.",
+            f"Rounds: {counted(runs, 'W1', 100)} of 100 steps, {counted(runs, 'W2')} of an approval – their medians are shown –, one of the rest.",
             "",
             HEAD,
             rule,
@@ -137,7 +144,11 @@ def drawings(runs: Runs) -> dict[str, plots.Plot]:
     drawn: dict[str, plots.Plot] = {
         "race-growth": plots.Lines("Growth per step", "ms a step, by the number of the step", when, curves),
         "race-bytes": plots.Bars(
-            "Bytes per step", "bytes on disk for a step with a result of 200 bytes", when, ("100 steps", "1,000 steps"), medians(sizes)
+            "Bytes per step",
+            "bytes on disk for a step with a result of 200 bytes",
+            when,
+            ("100 steps", "1,000 steps, or as many as there was time for"),
+            medians(sizes),
         ),
         "race-resume": plots.Bars(
             "Approve → tool",

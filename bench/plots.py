@@ -13,17 +13,17 @@ OURS, FLOOR = "ownloop", "floor"
 WIDTH = 860
 STYLE = """<style>
   text { font: 12px system-ui, sans-serif; fill: #24292f } .title { font-size: 17px; font-weight: 600 } .small { font-size: 11px; fill: #57606a }
-  .grid { stroke: #d0d7de } .line { fill: none; stroke-width: 1.6 } .lead { fill: none; stroke: #57606a; stroke-width: .7; opacity: .6 }
-  .line.ours { stroke: #0969da; stroke-width: 3 } .line.floor { stroke: #57606a; stroke-dasharray: 5 4 } text.ours { fill: #0969da; font-weight: 700 }
+  .grid { stroke: #d0d7de } .line { fill: none; stroke: currentColor; stroke-width: 1.6 } .line.dashed { stroke-dasharray: 9 3 }
+  .lead { fill: none; stroke: currentColor; stroke-width: .7; opacity: .6 } .line.ours { stroke-width: 3 } .line.floor { stroke-dasharray: 3 3 }
+  text.name { fill: currentColor } text.ours { fill: #0969da; font-weight: 700 }
   .first { fill: #8c959f } .second { fill: #57606a } .first.ours { fill: #54aeff } .second.ours { fill: #0969da }
-  .peer0 { stroke: #8250df } .peer1 { stroke: #bf3989 } .peer2 { stroke: #cf222e }
-  .peer3 { stroke: #bc4c00 } .peer4 { stroke: #9a6700 } .peer5 { stroke: #1a7f37 }
+  .ours { color: #0969da } .floor { color: #57606a } .peer0 { color: #8250df } .peer1 { color: #bf3989 } .peer2 { color: #cf222e }
+  .peer3 { color: #bc4c00 } .peer4 { color: #9a6700 } .peer5 { color: #1a7f37 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #30363d } .lead { stroke: #9198a1 }
-    .line.ours { stroke: #4493f8 } .line.floor { stroke: #9198a1 } text.ours { fill: #4493f8 }
+    text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #30363d } text.ours { fill: #4493f8 }
     .first { fill: #6e7681 } .second { fill: #b1bac4 } .first.ours { fill: #1f6feb } .second.ours { fill: #79c0ff }
-    .peer0 { stroke: #ab7df8 } .peer1 { stroke: #db61a2 } .peer2 { stroke: #f85149 }
-    .peer3 { stroke: #db6d28 } .peer4 { stroke: #d29922 } .peer5 { stroke: #3fb950 }
+    .ours { color: #4493f8 } .floor { color: #9198a1 } .peer0 { color: #ab7df8 } .peer1 { color: #db61a2 } .peer2 { color: #f85149 }
+    .peer3 { color: #db6d28 } .peer4 { color: #d29922 } .peer5 { color: #3fb950 }
   }
 </style>"""
 SMALL = 'class="small" text-anchor'
@@ -72,14 +72,14 @@ def frame(title: str, unit: str, when: str, height: float, body: Sequence[str]) 
     texts = [
         f"<title>{escape(title)}: {escape(unit)}</title>",
         f'<text class="title" x="16" y="28">{escape(title)}</text>',
-        f'<text class="small" x="16" y="46">{escape(unit)}</text>',
+        f'<text class="small" x="16" y="46">{escape(unit)} · logarithmic</text>',
         f'<text class="small" x="16" y="{height - 12:.0f}">{escape(when)}</text>',
     ]
     return "\n".join([head, STYLE, *texts, *body, "</svg>"]) + "\n"
 
 
 def style(name: str, place: int) -> str:
-    return "ours" if name == OURS else "floor" if name.startswith(FLOOR) else f"peer{place % 6}"
+    return "ours" if name == OURS else "floor" if name.startswith(FLOOR) else f"peer{place % 6}" + (" dashed" if place >= 6 else "")
 
 
 def every(across: float) -> int:
@@ -120,16 +120,17 @@ class Lines:
             )
         for step in range(0, int(across) + 1, every(across)):
             body.append(f'<text {SMALL}="middle" x="{along(step)}" y="{bottom + 18}">{step:,}</text>')
+        body.append(f'<text {SMALL}="middle" x="{(left + right) / 2}" y="{bottom + 34}">step</text>')
         names = sorted(self.lines, key=lambda name: self.lines[name][-1][1])
         for place, (name, y) in enumerate(zip(names, spread([up(self.lines[name][-1][1]) for name in names], 17, bottom), strict=True)):
             points, kind = self.lines[name], style(name, place)
             path = "L".join(f"{along(step)} {up(value)}" for step, value in points)
             end = points[-1]
             body.append(
-                f'<path class="line {kind}" d="M{path}"/><path class="lead" d="M{along(end[0])} {up(end[1])}L{right + 10} {y}H{right + 14}"/>'
+                f'<path class="line {kind}" d="M{path}"/><path class="lead {kind}" d="M{along(end[0])} {up(end[1])}L{right + 10} {y}H{right + 14}"/>'
             )
-            body.append(f'<text class="{"ours" if kind == "ours" else ""}" x="{right + 18}" y="{y + 4}">{escape(name)} · {words(end[1])}</text>')
-        return frame(self.title, self.unit, self.when, bottom + 56, body)
+            body.append(f'<text class="name {kind}" x="{right + 18}" y="{y + 4}">{escape(name)} · {words(end[1])}</text>')
+        return frame(self.title, self.unit, self.when, bottom + 68, body)
 
 
 def spread(places: Sequence[float], gap: float, bottom: float) -> list[float]:

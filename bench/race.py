@@ -1,7 +1,8 @@
 """`python -m bench.race --write`: workloads W1–W6 of the peer harness, every framework and the floors, on this machine in one run; table and plots.
 
 W1 a tool loop, W2 an approval answered by a new process, W3 many parked threads, W4 kill -9 in a tool, W5 threads at once and the race of two
-approvals, W6 what an import costs. Rounds are interleaved, every second one in reverse order, so that a slow minute hits all alike.
+approvals, W6 what an import costs. The first round has all of it. More rounds of W1 and W2 follow, every second one in reverse order, so that a
+slow minute hits all alike; none begins once `--minutes` are over.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from . import environments, peers_table
 
 HARNESS = Path(__file__).parent / "peers"
 RESULTS = HARNESS / "results.jsonl"
-MOST_SECONDS = 300
+MOST_SECONDS = 200
 FLOORS = ("raw_sqlite:sync=FULL", "raw_pg")
 WORKLOADS = ("W1", "W2", "W3", "W4", "W5race", "W5", "W6")
 META: dict[str, dict[str, Any]] = json.loads((HARNESS / "peers" / "meta.json").read_text())
@@ -33,11 +35,11 @@ META: dict[str, dict[str, Any]] = json.loads((HARNESS / "peers" / "meta.json").r
 
 @dataclass(frozen=True)
 class Phase:
-    """One workload: how often, with which options, for whom."""
+    """One workload: with which options, for whom, and in how many rounds besides the first."""
 
     workload: str
-    rounds: int
     options: tuple[str, ...] = ()
+    more: int = 0
     only: Callable[[str], bool] = lambda peer: True
 
 
@@ -46,21 +48,23 @@ def schedule(quick: bool) -> list[Phase]:
         return ":" not in peer
 
     return [
-        Phase("W1", 1 if quick else 5, ("--n", "100")),
-        Phase("W1", 1, ("--n", "1000", "--cap", "20" if quick else "60")),
-        Phase("W2", 1 if quick else 3),
-        Phase("W3", 1, ("--cap", "4" if quick else "15")),
-        Phase("W4", 1),
-        Phase("W5race", 1),
-        Phase("W5", 1, ("--n", "40" if quick else "200", "--timeout", "90")),
-        Phase("W6", 1, (), one_store),
+        Phase("W1", ("--n", "100"), 0 if quick else 4),
+        Phase("W1", ("--n", "1000", "--cap", "10" if quick else "30")),
+        Phase("W2", (), 0 if quick else 2),
+        Phase("W3", ("--cap", "3" if quick else "5")),
+        Phase("W4"),
+        Phase("W5race"),
+        Phase("W5", ("--n", "40" if quick else "80", "--timeout", "45")),
+        Phase("W6", only=one_store),
     ]
 
 
-def runs(phases: Sequence[Phase], peers: Sequence[str]) -> Iterator[tuple[Phase, str]]:
-    for phase in phases:
-        for number in range(phase.rounds):
-            yield from ((phase, peer) for peer in (peers if number % 2 == 0 else peers[::-1]) if phase.only(peer))
+def runs(phases: Sequence[Phase], peers: Sequence[str]) -> Iterator[tuple[int, Phase, str]]:
+    """By round: the first has every workload, the others what is worth a median."""
+    for number in range(1 + max(phase.more for phase in phases)):
+        for phase in phases:
+            if number <= phase.more:
+                yield from ((number, phase, peer) for peer in (peers if number % 2 == 0 else peers[::-1]) if phase.only(peer))
 
 
 def measure(peer: str, phase: Phase, environment: dict[str, str]) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def main() -> None:
         "--peer", action="append", choices=list(peers_table.NAMES), help="only this one (may be repeated); the SQLite floor always runs"
     )
     words.add_argument("--workload", action="append", choices=WORKLOADS, help="only this one (may be repeated)")
+    words.add_argument("--minutes", type=float, default=22, help="no further round begins after so many (22); the first is always whole")
     words.add_argument("--no-install", action="store_true", help="with the environments as they are")
     words.add_argument("--write", action="store_true", help="keep the results, write the table of bench/README.md and the plots of docs/images")
     words.add_argument("--only-write", action="store_true", help="table and plots again from the results that are kept")
@@ -128,18 +133,26 @@ def main() -> None:
     peers, left_out = possible(asked, server)
     phases = [phase for phase in schedule(given.quick) if not given.workload or phase.workload in given.workload]
     about = {**peers_table.about(), "left_out": left_out, "command": " ".join(["python -m bench.race", *sys.argv[1:]])}
-    with RESULTS.open("w", encoding="utf-8") if given.write else nullcontext(sys.stdout) as file:  # line by line: a race that is cut short is kept
-        for line in itertools.chain([{"about": about}], race(peers, phases, server)):
-            print(json.dumps(line), file=file, flush=True)
-    if given.write:
-        peers_table.write(RESULTS)
+    with tempfile.TemporaryDirectory() as folder:
+        results = RESULTS if given.write else Path(folder) / RESULTS.name
+        with results.open("w", encoding="utf-8") as file:  # line by line: a race that is cut short is kept
+            for line in itertools.chain([{"about": about}], race(peers, phases, server, given.minutes)):
+                print(json.dumps(line), file=file, flush=True)
+        if given.write:
+            peers_table.write(RESULTS)
+        print(peers_table.section(peers_table.Runs(results)))
 
 
-def race(peers: Sequence[str], phases: Sequence[Phase], server: str | None) -> Iterator[dict[str, Any]]:
+def race(peers: Sequence[str], phases: Sequence[Phase], server: str | None, minutes: float) -> Iterator[dict[str, Any]]:
     environment = {**os.environ, "PEERBENCH_VENVS": str(environments.FOLDER), **({"PEERBENCH_PG": server} if server else {})}
     began = time.monotonic()
     todo = list(runs(phases, peers))
-    for number, (phase, peer) in enumerate(todo, 1):
+    begun = (0, phases[0])
+    for number, (turn, phase, peer) in enumerate(todo, 1):
+        if turn and begun != (turn, phase) and time.monotonic() - began > minutes * 60:
+            print(f"the {minutes:g} minutes are over: {len(todo) - number + 1} runs of further rounds are left out", file=sys.stderr, flush=True)
+            return
+        begun = (turn, phase)
         answer = measure(peer, phase, environment)
         error = f"  {answer['r']['error']}" if "error" in answer["r"] else ""
         print(f"{time.monotonic() - began:6.0f} s  {number}/{len(todo)}  {phase.workload} {peer}{error}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import Any
 
@@ -29,6 +29,9 @@ WORKERS = (1, 2, 4)
 IDLE_SECONDS = 10
 SHARE = 0.7
 """Of what two workers can do: so many timers are due a second."""
+TIMERS_SECONDS = 240
+"""All timers are due within so long; a slow machine gets fewer of them."""
+PATIENCE = 60.0
 
 
 # ---- the worker ------------------------------------------------------------------------------------------------------------------
@@ -69,6 +72,13 @@ def work(url: str) -> None:
     asyncio.run(serve())
 
 
+def patiently(condition: Callable[[], bool], pause: float, what: str) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {PATIENCE:.0f} s: {what}"
+        time.sleep(pause)
+
+
 class Worker:
     """Such a process, and the lines that it has said."""
 
@@ -94,16 +104,14 @@ class Worker:
 
     def until(self, name: Any) -> None:
         """Wait for the wake of a thread."""
-        while name not in self.wakes:
-            time.sleep(0.001)
+        patiently(lambda: name in self.wakes, 0.001, f"a wake of thread {name}")
 
     def statements(self) -> int:
         """How many it has sent until now."""
         assert self._process.stdin is not None
         known = len(self._sent)
         self._process.stdin.write("\n")
-        while len(self._sent) == known:
-            time.sleep(0.005)
+        patiently(lambda: len(self._sent) > known, 0.005, "the worker's count of statements")
         return self._sent[-1]
 
     def close(self) -> None:
@@ -188,8 +196,7 @@ def throughput(count: int, threads: int) -> tuple[float, float]:
         time.sleep(1)
         before = sum(one.statements() for one in found)
         run_sql(url, THREADS, {"count": threads})
-        while sum(len(one.wakes) for one in found) < threads:
-            time.sleep(0.01)
+        patiently(lambda: sum(len(one.wakes) for one in found) >= threads, 0.01, f"{threads} wakes")
         time.sleep(0.5)  # the last jobs are cleared away
         cost = (sum(one.statements() for one in found) - before) / threads
     times = sorted(at for one in found for at, _ in one.wakes.values())
@@ -219,7 +226,7 @@ def lags(timers: int, rate: float) -> list[float]:
         began = time.monotonic()
         run_sql(url, TIMERS, {"first": 5_000_000 + timers * 60, "gap": 1_000_000 / rate, "count": timers})
         run_sql(url, "ANALYZE ownloop.threads")
-        give_up = began + 120 + timers / rate * 2
+        give_up = began + 60 + timers / rate * 1.3
         while sum(len(one.wakes) for one in found) < timers and time.monotonic() < give_up:
             time.sleep(0.1)
         late = sorted(clock - due / 1e6 for one in found for due, (_, clock) in one.wakes.items())
@@ -277,7 +284,8 @@ def measure(quick: bool = False) -> list[Result]:
     ]
     sent = idle()
     results.append(Result("PgQueuer, a worker with nothing to do: statements a second", "≤ 5", f"{sent:.1f}", "–", sent <= 5))
-    timers, rate = (3_000 if quick else 100_000), speeds[2][0] * SHARE
+    rate = speeds[2][0] * SHARE
+    timers = min(3_000 if quick else 100_000, int(rate * TIMERS_SECONDS))
     late, slowed = lags(timers, rate), waiting(timers, 50 if quick else 300)
     results += [
         Result(

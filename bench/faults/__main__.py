@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 from .. import environments
 from .peers_compared import PEERS
@@ -44,8 +46,13 @@ def main() -> None:
     words.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
     words.add_argument("--jobs", type=int, default=1, help="so many peers at once")
     words.add_argument("--write", action="store_true", help=f"write {RESULTS.name} and README.md; what was not played again is kept")
+    words.add_argument("--only-write", action="store_true", help=f"README.md again from {RESULTS.name}")
     words.epilog = "Ends with 1 if ownloop itself does wrong."
     given = words.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if given.only_write:
+        write(json.loads(RESULTS.read_text(encoding="utf-8")))
+        return
     peers = given.peer or list(PEERS)
     if given.install:
         environments.install(dict.fromkeys(PEERS[one].environment for one in peers if PEERS[one].environment != "ownloop"))
@@ -55,8 +62,19 @@ def main() -> None:
     faults = given.fault or list(QUICK if given.quick else FAULTS)
     began = time.monotonic()
     played = [one for one in peers if one not in left_out]
+    turn = Lock()
+
+    def column(one: str) -> dict[str, Cell]:
+        """Kept as soon as it is whole: a run that is cut short loses the rest only."""
+        cells = play_all(PEERS[one], faults)
+        with turn:
+            if given.write:
+                write(results({one: cells}, left_out, time.monotonic() - began))
+        return cells
+
     with ThreadPoolExecutor(given.jobs) as pool:
-        cells = dict(zip(played, pool.map(lambda one: play_all(PEERS[one], faults), played), strict=True))
+        at_once = pool.map if given.jobs > 1 else map  # one after the other in this thread, so that SIGTERM and Ctrl-C leave nothing behind
+        cells = dict(zip(played, at_once(column, played), strict=True))
     found = results(cells, left_out, time.monotonic() - began)
     if given.write:
         write(found)

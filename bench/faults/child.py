@@ -103,7 +103,7 @@ async def main(module: str, store: str, verb: str, args: str = "[]") -> None:
     opened = await tried(peer.open)
     if opened.startswith("raised"):
         world.say(status=opened, waiting=[], questions=[])
-        return
+        os._exit(0)
     status = await getattr(Verbs(peer), verb)(*json.loads(args))
     waiting: list[dict[str, Any]] = []
     questions: list[str] = []
@@ -120,9 +120,8 @@ async def main(module: str, store: str, verb: str, args: str = "[]") -> None:
                 await peer.close()
         except Exception as error:
             print(f"close: {error!r}", file=sys.stderr)
+    os._exit(0)  # from within the loop: a server in it may hold its end until the last connection is closed, and one waits for a person
 
 
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:]))
-    sys.stdout.flush()
-    os._exit(0)

@@ -22,7 +22,8 @@ from .. import environments
 HERE = Path(__file__).parent
 SETTINGS: dict[str, Any] = {"amounts": [100], "limit": 10**9, "slow": 0.0, "fill": None, "timeout": None, "gap": False}
 MARK = "# v2: "
-ANSWER_SECONDS = 180.0
+RUN_SECONDS = 150.0
+"""A run that has not ended by then is named so; the next one begins."""
 
 
 class NotRun(Exception):
@@ -37,6 +38,8 @@ class Peer:
     module: Path
     environment: str
     disk_mb: int = 32
+    old_code_stays: bool = False
+    """Its documentation says to let the old code run beside the changed one until the old threads have ended."""
 
     @property
     def python(self) -> Path:
@@ -54,6 +57,7 @@ class Run:
     _mounted: bool = False
 
     def __enter__(self) -> Self:
+        self._give_up = time.monotonic() + RUN_SECONDS
         self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
         self.world, self.store = self.folder / "world", self.folder / "store"
         self.world.mkdir()
@@ -120,7 +124,7 @@ class Run:
         source = f"{HERE}{os.pathsep}{environments.ROOT / 'src'}" if self.peer.environment == "ownloop" else str(HERE)
         found = {**os.environ, "PYTHONPATH": source, "FAULTS_WORLD": str(self.world), "PYTHONDONTWRITEBYTECODE": "1"}
         if worker:
-            found |= {"FAULTS_WORKER": f"worker-{worker}", "FAULTS_PORT": str(29080 + worker)}
+            found["FAULTS_WORKER"] = str(worker)
         return {**found, **self._moved_clock()}
 
     def _moved_clock(self) -> dict[str, str]:
@@ -144,13 +148,13 @@ class Run:
         if not changes:
             raise NotRun(f"no line of {self.peer.module.name} is marked {MARK!r}: write there what the changed program does")
 
-    def end(self, child: subprocess.Popen[str], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    def end(self, child: subprocess.Popen[str]) -> dict[str, Any]:
         """Wait for what a process says; one that says nothing in time is killed, and an AssertionError tells it."""
         try:
-            out, err = child.communicate(timeout=seconds)
+            out, err = child.communicate(timeout=max(1.0, self._give_up - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill(child)
-            raise AssertionError(f"no word within {seconds:.0f} s") from None
+            raise AssertionError(f"no word within the {RUN_SECONDS:.0f} s of a run") from None
         for line in reversed(out.splitlines()):
             if line.startswith("@@"):
                 answer: dict[str, Any] = json.loads(line[2:])
@@ -161,10 +165,9 @@ class Run:
     def ask(self, verb: str, *args: Any, changed: bool = False) -> dict[str, Any]:
         return self.end(self.begin(verb, *args, changed=changed))
 
-    def until(self, condition: Callable[[], Any], child: subprocess.Popen[str], what: str, seconds: float = ANSWER_SECONDS) -> None:
-        give_up = time.monotonic() + seconds
+    def until(self, condition: Callable[[], Any], child: subprocess.Popen[str], what: str) -> None:
         while not condition():
-            if time.monotonic() > give_up or (child.poll() is not None and not condition()):
+            if time.monotonic() > self._give_up or (child.poll() is not None and not condition()):
                 said = self.end(child)["status"] if child.poll() is not None else "still at work"
                 raise AssertionError(f"never came so far: {what}: {said}")
             time.sleep(0.01)

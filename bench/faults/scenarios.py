@@ -12,6 +12,7 @@ from .processes import Peer, Run
 GOOD = ("safe", "asks", "refuses")
 BAD = ("repeats", "wrong call", "loses", "stuck")
 APART = ("not offered", "not run")
+RACES = 3
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,15 @@ def two_approvals_in_one_process(peer: Peer) -> Cell:
 
 
 def two_approvals_in_two_processes(peer: Peer) -> Cell:
+    """Whether they meet is chance: the first bad race counts, and three good ones."""
+    for number in range(1, RACES):
+        cell = _two_processes(peer)
+        if cell.verdict in BAD:
+            return Cell(cell.verdict, f"{cell.note}, in race {number} of at most {RACES}", cell.facts)
+    return _two_processes(peer)
+
+
+def _two_processes(peer: Peer) -> Cell:
     with Run(peer) as run:
         run.set(limit=50, slow=0.3)
         call = parked(run)
@@ -168,8 +178,8 @@ def edited_arguments(peer: Peer) -> Cell:
         run.set(limit=50)
         edited = run.ask("answer", "edit", parked(run), 60)
         known = facts(run, status=edited["status"])
-        if edited["status"] == "not offered":
-            return Cell("not offered", "it knows approve and reject; a program may pass other arguments itself, and nothing checks them", known)
+        if edited["status"].startswith("not offered"):
+            return Cell("not offered", edited["status"].removeprefix("not offered: "), known)
         if run.paid() != [60]:
             return Cell("wrong call", f"edited to 60, paid {run.paid()}: {short(edited['status'])}", known)
     with Run(peer) as run:
@@ -189,12 +199,17 @@ def code_changed_while_parked(peer: Peer) -> Cell:
     with Run(peer) as run:
         run.set(limit=50)
         call = parked(run)
-        changed = run.begin("answer", "approve", call, changed=True)
-        status = run.end(changed)
+        gate = run.world / "gate"
+        if peer.old_code_stays:
+            beside = run.begin("stand_by", str(gate))
+            run.until(lambda: run.lines("ready"), beside, "the old code beside the changed one")
+        status = run.ask("answer", "approve", call, changed=True)
+        gate.touch()
         audits = len(run.lines("audit"))
         known = facts(run, status=status["status"], audits=audits)
         if run.paid() == [100] and status["status"] == "done":
-            return Cell("safe", f"paid once under the changed code; its added step ran {audits} times", known)
+            where = "by the old code, which must run beside the changed one until then" if peer.old_code_stays else "under the changed code"
+            return Cell("safe", f"paid once {where}; the added step ran {audits} times", known)
         if run.paid():
             return Cell("repeats" if len(run.paid()) > 1 else "stuck", f"paid {run.paid()}: {short(status['status'])}", known)
         old = run.ask("recover")
@@ -289,7 +304,9 @@ FAULTS = {
         kill_before_the_start,
     ),
     "twice-one": Fault("two approvals, one process", "two people approve the same call at the same moment", two_approvals_in_one_process),
-    "twice-two": Fault("two approvals, two processes", "the same from two processes, behind a barrier", two_approvals_in_two_processes),
+    "twice-two": Fault(
+        "two approvals, two processes", "the same from two processes, behind a barrier; three times, the worst counts", two_approvals_in_two_processes
+    ),
     "duplicate": Fault("a late duplicate approval", "the approval of 100 is delivered again while 250 waits", a_late_duplicate),
     "rejected": Fault(
         "rejected, then a condition changes", "a person rejects 100 after the house has raised its limit to 1000", rejected_then_a_condition_changes

@@ -118,30 +118,47 @@ def _better(found: dict[str, Any]) -> list[str]:
         return 2 if cell["verdict"] == "safe" else 1 if cell["verdict"] in GOOD else 0
 
     lines = ["## Where a peer is better", ""]
+    if "ownloop" not in found["peers"]:
+        return [*lines, "ownloop was not played."]
     for fault in FAULTS:
-        ours = _of(found, "ownloop", fault) if "ownloop" in found["peers"] else {"verdict": "safe", "note": ""}
+        ours = _of(found, "ownloop", fault)
         better = [PEERS[one].name for one in found["peers"] if rank(_of(found, one, fault)) > rank(ours)]
         if better:
             lines.append(f"- **{FAULTS[fault].name}**: {', '.join(better)} – *safe*; ownloop {ours['verdict']}: {ours['note']}.")
+    for fault in FAULTS:
+        keyed = [PEERS[one].name for one in found["peers"] if "the same key" in _of(found, one, fault)["note"]]
+        if keyed and _of(found, "ownloop", fault)["verdict"] == "asks":
+            lines.append(
+                f"- **{FAULTS[fault].name}**, where the bank knows idempotency keys: {', '.join(keyed)} call again with the same key and go on alone."
+            )
+    if any("idempotency" in line for line in lines):
+        lines += [
+            "",
+            'There the second call does no harm, and no person is needed. ownloop does so where the tool says `in_doubt="retry"`; here the tool says',
+            "nothing, and a person is asked.",
+        ]
     if len(lines) == 2:
         lines.append("In none of these twelve, in this run.")
     return [
         *lines,
         "",
         "These faults are the ones that a durable loop with people in it is made for. None of them measures what the others are chosen for: graphs,",
-        "toolsets, tracing, languages, replication. DBOS and Restate make any function durable and run on many machines. A repeated payment does no",
-        "harm where the bank knows an idempotency key: the notes say who gives the tool one that stays the same.",
+        "toolsets, tracing, languages, replication. DBOS and Restate make any function durable and run on many machines; Pydantic AI, the OpenAI",
+        "Agents SDK and LlamaIndex Workflows name such engines for what must survive a crash, and are played here without.",
     ]
 
 
 def _notes(found: dict[str, Any]) -> list[str]:
-    lines = ["## What was seen", ""]
+    lines = ["## What was seen", "", f"On {found['date']}, where a line does not end with another date.", ""]
     for fault, known in FAULTS.items():
         lines += [f"**{known.name}** – {known.what}.", ""]
         for peer in found["peers"]:
             cell = _of(found, peer, fault)
             note = cell["note"].replace("|", "\\|")
-            lines.append(f"- {PEERS[peer].name}: *{cell['verdict']}* – {note}" + ("" if cell["date"] == found["date"] else f" ({cell['date']})"))
+            lines.append(
+                f"- {PEERS[peer].name} {_version(found, peer)}: *{cell['verdict']}* – {note}"
+                + ("" if cell["date"] == found["date"] else f" ({cell['date']})")
+            )
         lines.append("")
     return lines
 
@@ -157,13 +174,14 @@ def _how(found: dict[str, Any]) -> list[str]:
         "```",
         "python -m bench.faults --install        # an environment for each peer; PEERBENCH_VENVS names the folder",
         "python -m bench.faults --write          # plays all, writes results.json and this file; root for the full disk, cc for the clock",
+        "python -m bench.faults --only-write     # this file again from results.json",
         "python -m bench.faults --peer dbos --fault edit      # one cell",
         "```",
         "",
         f"The last run took {found['seconds']} s. `results.json` holds each run's ledger, the model's answers and the frameworks' own words.",
         "The programs are in `peers/`, the faults and their judgement – the same for all – in `scenarios.py`. One person wrote each program from the",
         "framework's documentation in an hour or less: an expert may do better, and a program with an idempotent bank, a lock or a table of its own",
-        "surely does. Each cell is one run: where a race hangs on timing, another run may show another cell.",
+        "surely does. Each cell is one run, ended after 150 s: where a race hangs on timing, another run may show another cell.",
         "",
         *(f"- {line}" for line in versions),
         "",

@@ -57,6 +57,13 @@ def test_a_fault_in_our_own_protocol_turns_our_row_red(name: str, at_once: Threa
     assert set(expected.values()) <= set(BAD)
 
 
+def test_a_peer_that_never_answers_is_named_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.faults.processes.RUN_SECONDS", 1.5)
+    cell = play(broken("never_answers"), "duplicate")
+    assert cell.verdict == "not run"
+    assert "no word within the 2 s of a run" in cell.note
+
+
 def test_the_page_is_what_its_results_say() -> None:
     import json
 

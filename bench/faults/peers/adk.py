@@ -60,9 +60,11 @@ agent = LlmAgent(name="payer", model=Fake(model="fake"), tools=[FunctionTool(pay
 
 
 class Peer:
+    AGENT = agent
+
     def __init__(self, store: str) -> None:
         self.service = SqliteSessionService(str(Path(store) / "adk.db"))
-        app = App(name="payer", root_agent=agent, resumability_config=ResumabilityConfig(is_resumable=True))
+        app = App(name="payer", root_agent=self.AGENT, resumability_config=ResumabilityConfig(is_resumable=True))
         self.runner = Runner(app=app, session_service=self.service)
 
     async def open(self) -> None:
@@ -79,6 +81,10 @@ class Peer:
 
     async def _session(self) -> Any:
         return await self.service.get_session(app_name="payer", **SESSION)
+
+    async def asked(self) -> list[Any]:
+        session = await self._session()
+        return [call for event in session.events for call in event.get_function_calls() if call.name == CONFIRM]
 
     async def start(self) -> str:
         await self.service.create_session(app_name="payer", **SESSION)
@@ -97,7 +103,7 @@ class Peer:
 
     async def answer(self, kind: str, call: list[str], amount: Any) -> str:
         if kind == "edit":
-            return "not offered"
+            return "not offered: `require_confirmation` knows yes and no"
         function_call, invocation = call
         response = types.FunctionResponse(id=function_call, name=CONFIRM, response={"confirmed": kind == "approve"})
         message = types.Content(role="user", parts=[types.Part(function_response=response)])

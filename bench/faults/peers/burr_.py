@@ -39,7 +39,7 @@ async def pay(state: State) -> State:
     await world.gap()
     try:
         async with asyncio.timeout(world.TIMEOUT):
-            result = await world.pay(**state["call"]["args"])
+            result = await world.pay(**state["call"]["args"], key=state["call"]["id"])
     except TimeoutError:
         result = "error: timed out"
     return state.append(results=result)
@@ -95,7 +95,9 @@ class Peer:
         return [{"call": "t1", "amount": saved["state"]["call"]["args"]["amount"]}]
 
     async def answer(self, kind: str, call: str, amount: Any) -> str:
-        return "not offered" if kind == "edit" else await self._run(kind=kind)
+        if kind == "edit":
+            return "not offered: an answer is an input of the next action; changing the call with it is the program's own affair, unchecked"
+        return await self._run(kind=kind)
 
     async def recover(self) -> str:
         return await self._run()

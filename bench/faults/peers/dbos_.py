@@ -49,7 +49,7 @@ async def payer() -> str:
         amount = call["args"]["amount"]
         await world.gap()
         if await needs_approval(amount):
-            # v2: await audit()
+            # v2: if await DBOS.patch_async("audit"): await audit()
             await DBOS.set_event_async("waiting", {"call": call["id"], "amount": amount})
             answer = await DBOS.recv_async("answer/" + call["id"], timeout_seconds=MONTH)
             await DBOS.set_event_async("waiting", None)
@@ -70,8 +70,9 @@ class Peer:
 
     async def open(self) -> None:
         logging.getLogger("dbos").setLevel(logging.ERROR)
-        executor = os.environ.get("FAULTS_WORKER", "local")
-        DBOS(config={"name": "payer", "system_database_url": self.url, "log_level": "ERROR", "executor_id": executor})
+        executor = f"worker-{os.environ.get('FAULTS_WORKER', '0')}"
+        version = {"application_version": "1"}  # pinned, with DBOS.patch where code changes: its documentation's first way
+        DBOS(config={"name": "payer", "system_database_url": self.url, "log_level": "ERROR", "executor_id": executor, **version})
         DBOS.launch()
 
     async def close(self) -> None:
@@ -101,7 +102,7 @@ class Peer:
 
     async def answer(self, kind: str, call: str, amount: Any) -> str:
         if kind == "edit":
-            return "not offered"
+            return "not offered: a message may carry other arguments, and what comes of them is the program's own affair, unchecked"
         await DBOS.send_async("t1", kind, topic="answer/" + call)
         return await self._settled(call)
 

@@ -59,7 +59,7 @@ async def gate(state: State) -> Command[Literal["model", "tools"]]:
 async def tools(state: State) -> dict:
     await world.gap()
     [call] = state["messages"][-1].tool_calls
-    return {"messages": [ToolMessage(await world.pay(**call["args"]), tool_call_id=call["id"])]}
+    return {"messages": [ToolMessage(await world.pay(**call["args"], key=call["id"]), tool_call_id=call["id"])]}
 
 
 def graph() -> StateGraph:

@@ -1,4 +1,4 @@
-"""LlamaIndex Workflows: InputRequiredEvent and HumanResponseEvent; the context is saved to SQLite by hand after each step, as its docs show."""
+"""LlamaIndex Workflows: `wait_for_event` requires the call's id; the context is saved to SQLite by hand after each step, as its docs show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import world
 from workflows import Context, Workflow, step
-from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepState, StepStateChanged, StopEvent
+from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepState, StepStateChanged, StopEvent, UnhandledEvent
 
 
 class Call(Event):
@@ -21,11 +21,16 @@ class Next(Event):
     result: str
 
 
+class Wanted(Event):
+    call: dict
+
+
 class Ask(InputRequiredEvent):
     call: dict
 
 
 class Answer(HumanResponseEvent):
+    call: str
     kind: str
     amount: int | None = None
 
@@ -36,7 +41,7 @@ class Said(HumanResponseEvent):
 
 class Payer(Workflow):
     @step
-    async def model(self, ctx: Context, ev: StartEvent | Next) -> Call | Ask | StopEvent:
+    async def model(self, ctx: Context, ev: StartEvent | Next) -> Call | Wanted | StopEvent:
         results = await ctx.store.get("results", default=[])
         if isinstance(ev, Next):
             results = [*results, ev.result]
@@ -44,18 +49,19 @@ class Payer(Workflow):
         call = world.choose(results, await ctx.store.get("said", default=[]))
         if call is None:
             return StopEvent(result="done")
-        await ctx.store.set("call", call)
         if world.needs_approval(call["args"]["amount"]):
             # v2: await world.audit()
-            return Ask(call=call)
+            return Wanted(call=call)
         return Call(call=call)
 
     @step
-    async def decided(self, ctx: Context, ev: Answer) -> Call | Next:
-        call = await ctx.store.get("call")
-        if ev.kind == "reject":
+    async def gate(self, ctx: Context, ev: Wanted) -> Call | Next:
+        name = ev.call["id"]
+        asks, of_it = {"waiter_event": Ask(call=ev.call), "waiter_id": name}, {"call": name}
+        answer = await ctx.wait_for_event(Answer, **asks, requirements=of_it, timeout=None)
+        if answer.kind == "reject":
             return Next(result="rejected by the user")
-        return Call(call={**call, "args": {"amount": ev.amount}} if ev.kind == "edit" else call)
+        return Call(call={**ev.call, "args": {"amount": answer.amount}} if answer.kind == "edit" else ev.call)
 
     @step
     async def heard(self, ctx: Context, ev: Said) -> None:
@@ -66,7 +72,7 @@ class Payer(Workflow):
         await world.gap()
         try:
             async with asyncio.timeout(world.TIMEOUT):
-                return Next(result=await world.pay(**ev.call["args"]))
+                return Next(result=await world.pay(**ev.call["args"], key=ev.call["id"]))
         except TimeoutError:
             return Next(result="error: timed out")
 
@@ -99,6 +105,11 @@ class Peer:
                 self._save(handler, json.dumps(event.call))
                 await handler.cancel_run()
                 return "waiting"
+            if isinstance(event, UnhandledEvent):
+                await handler.cancel_run()
+                return "waiting"
+            if isinstance(event, StepStateChanged) and event.name.endswith("pay"):
+                waiting = None
             if isinstance(event, StepStateChanged) and event.step_state == StepState.NOT_RUNNING:
                 self._save(handler, waiting)
                 if event.name.endswith("heard"):
@@ -113,13 +124,14 @@ class Peer:
 
     async def waiting(self) -> list[dict[str, Any]]:
         waiting = self._row()[1]
-        return [{"call": "t1", "amount": json.loads(waiting)["args"]["amount"]}] if waiting else []
+        call = json.loads(waiting) if waiting else None
+        return [{"call": call["id"], "amount": call["args"]["amount"]}] if call else []
 
     async def answer(self, kind: str, call: str, amount: Any) -> str:
-        answer = Answer(kind=kind, amount=amount)
+        answer = Answer(call=call, kind=kind, amount=amount)
         handler = self._resumed()
         handler.ctx.send_event(answer)
-        return await self._follow(handler)
+        return await self._follow(handler, self._row()[1])
 
     async def recover(self) -> str:
         return await self._follow(self._resumed()) if self._row()[0] else "nothing was saved"

@@ -88,7 +88,7 @@ class Peer:
 
     async def answer(self, kind: str, call: str, amount: Any) -> str:
         if kind == "edit":
-            return "not offered"
+            return "not offered: a person can approve or reject, with a message to the model"
         state = await self._state()
         found = [one for one in state.get_interruptions() if one.call_id == call] if state else []
         if not found:

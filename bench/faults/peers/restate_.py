@@ -19,7 +19,10 @@ from restate import Workflow, WorkflowContext, WorkflowSharedContext
 
 logging.disable(logging.WARNING)
 INGRESS, ADMIN = "http://127.0.0.1:28080", "http://127.0.0.1:29070"
-PORT = int(os.environ.get("FAULTS_PORT", "29080"))
+WORKER = int(os.environ.get("FAULTS_WORKER", "0"))
+VERSION = 0
+# v2: VERSION = 10  # a deployment is immutable: other code has another address, and the old one stays up until its threads have ended
+PORT = 29080 + VERSION + WORKER
 payer = Workflow("payer", inactivity_timeout=timedelta(minutes=5), abort_timeout=timedelta(minutes=5))
 
 
@@ -94,11 +97,17 @@ class Peer:
         self.http = httpx.AsyncClient(timeout=None)
 
     async def open(self) -> None:
+        if WORKER == 0:  # else only a person, who needs no worker to answer
+            await self.stand_by()
+
+    async def stand_by(self) -> None:
+        if hasattr(self, "worker"):
+            return
         config = Config()
         config.bind, config.loglevel = [f"127.0.0.1:{PORT}"], "ERROR"
         self.worker = asyncio.ensure_future(hypercorn.asyncio.serve(app, config, shutdown_trigger=asyncio.Event().wait))
         await asyncio.sleep(0.2)
-        registered = await self.http.post(ADMIN + "/deployments", json={"uri": f"http://127.0.0.1:{PORT}", "force": True})
+        registered = await self.http.post(ADMIN + "/deployments", json={"uri": f"http://127.0.0.1:{PORT}"})
         registered.raise_for_status()
 
     async def close(self) -> None:
