@@ -128,6 +128,46 @@ async def test_told_to_stop_it_does_not_wait_for_ever(url: str, tmp_path: Path) 
     assert apart.lines(effects) == []
 
 
+IMPATIENT = """
+import asyncio
+from pathlib import Path
+from ownloop import App, Intent, Thread
+from ownloop.engines import PgQueuer
+
+class Work(Intent):
+    "Work."
+
+async def work() -> None:
+    Path("began").touch()
+    await asyncio.sleep(60)
+
+app = App({url!r}, engine=PgQueuer(drain="200ms"))
+
+@app.agent
+async def worker(thread: Thread) -> None:
+    step = await thread.next_step(lambda thread: Work())
+    await step.run(work)
+"""
+
+
+async def test_what_an_impatient_end_cuts_off_is_told_once_and_is_no_error(url: str, tmp_path: Path) -> None:
+    (tmp_path / "impatient.py").write_text(IMPATIENT.format(url=url))
+    command = [sys.executable, "-m", "ownloop", "worker", "impatient.py"]
+    async with App(url) as client:
+        await client.start("worker")
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            async with asyncio.timeout(60):
+                while not (tmp_path / "began").exists():
+                    await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            said, _ = await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert said.count("left to their leases") == 1 and "ERROR" not in said and "Traceback" not in said, said
+
+
 def serving(app: App, effects: Path, gate: Path) -> App:
     apart.deployer(app, str(effects), str(gate), approval=False)
     return app

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ..errors import Suspend
 from ..telemetry import logs
 from . import completing
 from .session import Session
@@ -117,7 +118,14 @@ def carry_out(session: Session, fn: Callable[..., Awaitable[int | None]], own: d
 
 
 async def _awaited(work: Awaitable[int | None]) -> int | None:
+    asyncio.get_running_loop().set_exception_handler(_complain)
     return await work
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A tool that an impatient end cut off is no error of the loop: its call is in doubt, and a person will be asked."""
+    if not isinstance(context.get("exception"), Suspend):
+        loop.default_exception_handler(context)
 
 
 def tell(session: Session, trouble: Trouble) -> int:
