@@ -124,6 +124,21 @@ def test_a_worker_needs_agents(folder: Path) -> None:
 def test_without_the_extra_it_says_which_one_is_missing(folder: Path, name: str, words: list[str]) -> None:
     if name != "fastapi" and words[0] != "dev":
         return
+    done = without(name, folder, *words)
+    assert done.returncode == 2
+    assert 'pip install "ownloop[server]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_driver_for_the_store_it_says_which_extra_brings_it(folder: Path) -> None:
+    done = without("psycopg", folder, "threads", "--store", "postgresql://localhost/nowhere")
+    assert done.returncode == 2
+    assert "next:  pip install 'ownloop[postgres]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def without(name: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command where a package is not installed."""
     block = folder / "block"
     block.mkdir()
     (block / "sitecustomize.py").write_text(
@@ -131,10 +146,7 @@ def test_without_the_extra_it_says_which_one_is_missing(folder: Path, name: str,
         f"        if name.split('.')[0] == {name!r}:\n            raise ModuleNotFoundError(name, name=name)\nsys.meta_path.insert(0, Block())\n"
     )
     env = {**environment(STORE), "PYTHONPATH": f"{block}{os.pathsep}{SOURCE}"}
-    done = subprocess.run([sys.executable, "-m", "ownloop", *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert 'pip install "ownloop[server]"' in done.stderr
-    assert "Traceback" not in done.stderr
+    return subprocess.run([sys.executable, "-m", "ownloop", *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def test_hooks_that_stand_beside_the_app_are_served_and_metrics_when_it_is_measured(folder: Path) -> None:

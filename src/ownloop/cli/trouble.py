@@ -74,12 +74,19 @@ def usage(what: str, *next: str, kind: str = "usage", more: dict[str, Json] | No
     return Trouble(Code.USAGE, what, next, kind, more)
 
 
+INSTALL = "; install it with: "
+"""How our own ImportErrors go on."""
+
+
 def trouble_of(error: Exception, again: Again) -> Trouble:
     """An exception as the end of a command."""
     if isinstance(error, Trouble):
         return error
     code = next((code for kind, code in CODES if isinstance(error, kind)), Code.FAILURE)
     kind = "".join(f"-{char.lower()}" if char.isupper() else char for char in type(error).__name__).lstrip("-")
+    if isinstance(error, ImportError) and INSTALL in str(error):  # one of our extras
+        what, _, how = str(error).partition(INSTALL)
+        return Trouble(Code.USAGE, what, (how,), "not-installed")
     text = str(error) if isinstance(error, OwnloopError | ValueError) else f"{type(error).__name__}: {error}"
     return Trouble(code, text, _next(error, again), kind, _more(error))
 
