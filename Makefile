@@ -48,6 +48,10 @@ soak: ## the long tests
 	$(call venv,--npm restate)
 	@$(python) -m pytest -m soak --timeout=0 $(ARGS)
 
+mutants: ## change the core and the SQLite store in one place at a time: does a test notice? ARGS="--sample 400" tries so many
+	$(call venv,test cli llm otel local server postgres temporal restate)
+	@$(python) tools/mutants.py $(ARGS)
+
 bench: ## the measurements of bench/README.md
 	$(call venv,test cli llm otel local server postgres temporal restate)
 	$(call venv,--npm restate)
@@ -65,4 +69,4 @@ clean: ## remove what the other targets made
 	rm -rf .venv .venv.lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check soak bench docs missing clean
+.PHONY: help demo test check soak mutants bench docs missing clean
