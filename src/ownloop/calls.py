@@ -332,7 +332,8 @@ def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
     Raises:
         TypeError: the annotation has no JSON form; nothing was started.
     """
-    target = inspect.unwrap(fn.func if isinstance(fn, partial) else fn)
+    target = inspect.unwrap(fn)
+    target = inspect.unwrap(target.func) if isinstance(target, partial) else target
     if not inspect.isroutine(target) and not isinstance(target, type):
         target = getattr(type(target), "__call__", target)
     return _adapter_of(getattr(target, "__func__", target))

@@ -227,7 +227,11 @@ def numbered(start: int) -> Number:
     return Number(value=start)
 
 
-@pytest.mark.parametrize("function", [Number, Maker(), Maker().make, partial(numbered, 7)], ids=["class", "object", "method", "partial"])
+@pytest.mark.parametrize(
+    "function",
+    [Number, Maker(), Maker().make, partial(numbered, 7), tool(partial(numbered, 7), name="work")],
+    ids=["class", "object", "method", "partial", "tool"],
+)
 async def test_whatever_can_be_called_gives_its_own_type_on_a_later_wake_too(world: World, function: Any) -> None:
     seen: list[Any] = []
 

@@ -27,7 +27,7 @@ GROUP = 1000
 """At most so many jobs in one commit."""
 QUICK_SECONDS = 0.002
 """A commit that takes longer is no work for the thread of an event loop."""
-EARLY = 8
+EARLY = 2
 """Commits after which this process is one that writes more, and the log is laid out for it."""
 LOOK_SECONDS = 0.06
 """How often to look for commits of other processes while somebody listens."""
