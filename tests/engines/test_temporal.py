@@ -137,7 +137,7 @@ async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(server
     attempts = [
         event.activity_task_started_event_attributes.attempt for event in history.events if event.HasField("activity_task_started_event_attributes")
     ]
-    assert (set(attempts), engine.refused) == ({1}, 0)
+    assert set(attempts) == {1}, "Temporal tries nothing again; a hint that the sweep takes for lost is refused by the lease"
     assert effects(tmp_path / "lines") == once(threads, 1)
 
 

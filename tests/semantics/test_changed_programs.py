@@ -65,7 +65,7 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(store, change, at, id=f"{store}-{change}-{at}", marks=[pytest.mark.soak] if is_long else [])
 
 
-@pytest.mark.parametrize(("world", "change", "at"), cases(), indirect=["world"])
+@pytest.mark.parametrize(("world", "change", "at"), list(cases()), indirect=["world"])
 async def test_a_changed_program_does_nothing_wrong_says_what_is_wrong_and_heals(world: World, change: str, at: str) -> None:
     yard, shape = Yard(world), Shape(waits_in(at))
     thread = await park(world, yard, shape, at)

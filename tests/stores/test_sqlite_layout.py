@@ -13,7 +13,7 @@ import pytest
 
 from ownloop.events import Draft
 from ownloop.stores.base import NewThread
-from ownloop.stores.sqlite import SqliteStore, connect, writer
+from ownloop.stores.sqlite import SqliteStore, connect
 
 
 def log_of(path: Path) -> int:
@@ -38,23 +38,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-async def test_a_process_that_goes_on_writing_finds_room_in_the_log_and_the_file_stays_small(path: Path) -> None:
+async def test_a_process_that_serves_finds_room_in_the_log_and_the_file_stays_small(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     thread, _ = await store.create(NewThread("bot", [Draft("input", {"input": 1})]))
-    assert log_of(path) < connect.RESERVE, "one commit is no reason"
-    for number in range(writer.EARLY):
-        await store.message(thread, [Draft("message", {"text": str(number)})])
+    assert log_of(path) < connect.RESERVE, "who writes once and goes lays nothing out"
+    store.listen(lambda threads: None)
     await laid_out(path)
     for number in range(20):
         await store.message(thread, [Draft("message", {"text": str(number)})])
     assert connect.RESERVE <= log_of(path) < 1.1 * connect.RESERVE, "what is written later takes the room that is there"
-    assert await store.check() == [] and len(await store.events(thread)) == writer.EARLY + 21
+    assert await store.check() == [] and len(await store.events(thread)) == 21
     await store.close()
     assert path.stat().st_size < connect.RESERVE / 4
     again = SqliteStore(path)
     await again.open()
-    assert len(await again.events(thread)) == writer.EARLY + 21
+    assert len(await again.events(thread)) == 21
     await again.close()
 
 

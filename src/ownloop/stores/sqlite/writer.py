@@ -27,8 +27,6 @@ GROUP = 1000
 """At most so many jobs in one commit."""
 QUICK_SECONDS = 0.002
 """A commit that takes longer is no work for the thread of an event loop."""
-EARLY = 2
-"""Commits after which this process is one that writes more, and the log is laid out for it."""
 LOOK_SECONDS = 0.06
 """How often to look for commits of other processes while somebody listens."""
 
@@ -72,7 +70,6 @@ class Writer:
         self._last = ""  # the thread that wrote last
         self._stopping = False
         self._pace = 0.0  # seconds that a commit takes, of late
-        self._commits = 0
         self._is_laid_out = False
         self._watch = _Watch(db, path)
         self._rows = Rows(db)
@@ -155,7 +152,7 @@ class Writer:
                     group = self._commit_group(patient=True)
                 if group is not None:
                     self._tell(*group)
-            if self._commits >= EARLY and not self._is_laid_out:
+            if self._watch.wanted and not self._is_laid_out:  # a process that serves writes more; before its first claim nothing is held up
                 with self._turn:
                     self._is_laid_out = reserve(self._db, self._path)
             if self._watch.is_due():
@@ -184,9 +181,6 @@ class Writer:
         except BaseException as error:
             touched = set()
             self._abandon(batch, error)
-        self._commits += 1
-        if self._commits == EARLY:
-            self._calls.put(None)
         taken = time.perf_counter() - began
         self._pace += (min(taken, 5 * QUICK_SECONDS) - self._pace) / 8  # one slow commit (a checkpoint) does not count
         return batch, touched
