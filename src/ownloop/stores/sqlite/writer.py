@@ -152,9 +152,6 @@ class Writer:
                     group = self._commit_group(patient=True)
                 if group is not None:
                     self._tell(*group)
-            if self._watch.wanted and not self._is_laid_out:  # a process that serves writes more; before its first claim nothing is held up
-                with self._turn:
-                    self._is_laid_out = reserve(self._db, self._path)
             if self._watch.is_due():
                 with self._turn:
                     has_changed = self._watch.has_changed()
@@ -168,6 +165,8 @@ class Writer:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP))]
         if not batch:
             return None
+        if self._watch.wanted and not self._is_laid_out:  # a process that serves writes more; its first commit is a claim, and nothing runs yet
+            self._is_laid_out = reserve(self._db, self._path)
         began = time.perf_counter()
         touched: set[str] = set()
         try:
