@@ -507,6 +507,26 @@ async def test_of_two_commits_in_one_tick_of_the_file_systems_clock_both_are_hea
     await other.close()
 
 
+async def test_a_commit_whose_sync_takes_long_is_heard_although_the_log_was_written_long_before(store: SqliteStore, path: Path) -> None:
+    """The file's time and size are those of the write; here they are put back, as if the sync had ended only now."""
+    other = SqliteStore(path)
+    await other.open()
+    log = Path(f"{path}-wal")
+    assert connect.reserve(other._writer._db, path)
+    heard, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = store.listen(lambda thread_ids: loop.call_soon_threadsafe(heard.set) if thread_ids is None else None)
+    before = log.stat()
+    await asyncio.sleep(0.8)
+    heard.clear()
+    await new_thread(other)
+    os.utime(log, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert log.stat().st_size == before.st_size
+    async with asyncio.timeout(20):
+        await heard.wait()
+    stop()
+    await other.close()
+
+
 async def test_own_commits_are_not_heard_as_those_of_others(store: SqliteStore) -> None:
     heard: list[Collection[str] | None] = []
     stop = store.listen(heard.append)

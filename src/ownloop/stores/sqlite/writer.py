@@ -257,17 +257,18 @@ def _resolve(jobs: list[_Job]) -> None:
 class _Watch:
     """Whether another process has committed. `data_version` counts the commits of other connections, and this one is the only writer here.
 
-    The time of the last write to the WAL file is a cheap first look: if it has not moved since a look that was not within the same tick of the
-    file system's clock, nothing was committed.
+    The time of the last write to the WAL file is a cheap first look: if it has not moved for a while, nothing was committed. A commit counts only
+    after its sync, which may take long after that write: so the first look is never trusted for more than SURE_SECONDS.
     """
 
-    TICK_NS = 50_000_000
+    STILL_NS = 500_000_000
+    SURE_SECONDS = 1.0
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self.wanted = False
         self._db = db
         self._wal = f"{path.absolute()}-wal"
-        self._next = 0.0
+        self._next = self._sure = 0.0
         self._settled: tuple[int, int] | None = None
         self._version = self._data_version()
 
@@ -279,11 +280,13 @@ class _Watch:
         return self.wanted and time.monotonic() >= self._next
 
     def has_changed(self) -> bool:
-        self._next = time.monotonic() + LOOK_SECONDS
+        now = time.monotonic()
+        self._next = now + LOOK_SECONDS
         stamp = self._stamp()
-        if stamp is not None and stamp == self._settled:
+        if stamp is not None and stamp == self._settled and now < self._sure:
             return False
-        self._settled = stamp if stamp is not None and time.time_ns() - stamp[0] > self.TICK_NS else None
+        self._sure = now + self.SURE_SECONDS
+        self._settled = stamp if stamp is not None and time.time_ns() - stamp[0] > self.STILL_NS else None
         before, self._version = self._version, self._data_version()
         return self._version != before
 
