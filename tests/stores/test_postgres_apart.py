@@ -33,6 +33,7 @@ from ownloop.errors import NewerSchema, NotAStore, NotFound, StoreError
 from ownloop.events import Draft
 from ownloop.stores.base import NewThread, Refused
 from ownloop.stores.postgres import PostgresStore, connect
+from ownloop.stores.postgres import store as store_module
 from ownloop.stores.rules import MAIL_KEPT
 from ownloop.testing import FakeClock
 from ownloop.testing.store_scene import TTL, Scene, Wake
@@ -251,6 +252,21 @@ async def test_what_somebody_has_just_written_is_read_at_once(url: str) -> None:
             mine = (await wake.begin(Draft("selected", {"arguments": {}}, wake.step(number + 1)))).events[0]
             told, _ = await other.message(thread, [Draft("message", {"text": "x"})])
             assert [event.seq for event in await one.events(thread, after=mine.seq)] == [told.seq]
+
+
+async def test_what_was_heard_of_is_read_however_short_the_time_since_the_last_own_write(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "FRESH", 60.0)
+    async with stores(url, 2) as (one, other):
+        thread, heard = await new_thread(one), Heard()
+        one.listen(heard)
+        await heard.until(None)
+        wake = await Scene(one, one.clock).wake(thread)  # type: ignore[arg-type]  # it moves no clock
+        mine = (await wake.begin(Draft("selected", {"arguments": {}}, wake.step()))).events[0]
+        assert await one.events(thread, after=mine.seq) == []
+        heard.said.clear()
+        told, _ = await other.message(thread, [Draft("message", {"text": "x"})])
+        await heard.until(thread)
+        assert [event.seq for event in await one.events(thread, after=mine.seq)] == [told.seq]
 
 
 async def test_a_row_that_somebody_holds_makes_nobody_else_wait(store: PostgresStore, url: str) -> None:

@@ -56,8 +56,8 @@ class PostgresStore(Reads, Verbs, Upkeep):
         self._listeners: list[Callable[[Collection[str] | None], None]] = []
         self._opened: tuple[Pool, Lanes, Ear] | None = None
         self._voice = Voice(self._notify)
-        self._writes = self._under_way = 0
-        self._end: tuple[int, int, float] | None = None  # where the log of a thread ends, and until when that is sure
+        self._writes = self._elsewhere = self._under_way = 0  # begun here, heard of others, not answered yet
+        self._end: tuple[int, int, float, tuple[int, int]] | None = None  # where a thread's log ends, until when that is sure, as of which counts
         self._opening = asyncio.Lock()
         self._renewing = threading.Lock()
         self._renewer: psycopg.Connection[tuple[Any, ...]] | None = None
@@ -83,7 +83,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
                 await pool.close()
                 raise StoreError(f"{self.place.name} gave no connection in {WAIT:g} s. See that the server runs and the URL is right") from None
             lanes = Lanes(pool, self.place, self.clock, lambda: self._heard(None))
-            ear = Ear(self.place, lanes.is_own, self._heard)
+            ear = Ear(self.place, lanes.is_own, self._heard_of)
             self._opened = pool, lanes, ear
             if self._listeners:
                 ear.start()
@@ -121,6 +121,11 @@ class PostgresStore(Reads, Verbs, Upkeep):
         for heard in list(self._listeners):
             heard(thread_ids)
 
+    def _heard_of(self, thread_ids: Collection[str] | None) -> None:
+        """Others have committed; called by the thread that listens."""
+        self._elsewhere += 1
+        self._heard(thread_ids)
+
     async def migrate(self) -> tuple[int, int]:
         """Make the schema, or bring it to the newest version; the version before and after."""
         return await prepare(self.place), len(MIGRATIONS)
@@ -148,7 +153,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
             call["quiet"] = True
         self._writes += 1
         self._under_way += 1
-        number, is_only, self._end = self._writes, self._under_way == 1, None
+        is_only, counts = self._under_way == 1, (self._writes, self._elsewhere)
         try:
             answer = await self.lanes.call(call, alone=alone)
         except BaseException:  # it may have been written all the same
@@ -156,16 +161,18 @@ class PostgresStore(Reads, Verbs, Upkeep):
             raise
         finally:
             self._under_way -= 1
-        if is_only and number == self._writes and call["do"] in STEPS and "at" in answer:
+        if is_only and call["do"] in STEPS and "at" in answer:
             end = answer["seq"] if call["do"] == "fact" else answer["head"] + len(call["drafts"]) + len(answer["mails"])
-            self._end = call["thread"], end, time.monotonic() + FRESH
+            self._end = call["thread"], end, time.monotonic() + FRESH, counts
         if self._listeners and call["do"] not in SILENT:
             self._tell(call, answer)
         return answer
 
     async def events(self, thread_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        if self._end is not None and self._end[:2] == (number_of(thread_id), after) and time.monotonic() < self._end[2]:
-            return []
+        if self._end is not None:
+            thread, end, until, counts = self._end
+            if (thread, end, counts) == (number_of(thread_id), after, (self._writes, self._elsewhere)) and time.monotonic() < until:
+                return []
         return await super().events(thread_id, after=after, limit=limit)
 
     async def _notify(self, thread: int) -> None:
