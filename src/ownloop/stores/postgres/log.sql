@@ -138,6 +138,27 @@ BEGIN
     END IF;
 END $$;
 
+-- Events of which nothing follows in another table, after the head of a thread whose row the caller holds.
+CREATE OR REPLACE FUNCTION ownloop._append_plain(t ownloop.threads, moment bigint, drafts jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
+    SELECT t.number, moment, t.head + place, d ->> 'kind', coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), d ->> 'by', ownloop._object(d ->> 'data')
+    FROM jsonb_array_elements(drafts) WITH ORDINALITY AS one (d, place);
+END $$;
+
+-- A thread's row, locked; null if it is not there, or if somebody holds it who is not waited for.
+CREATE OR REPLACE FUNCTION ownloop._lock(me bigint, patient boolean) RETURNS ownloop.threads LANGUAGE plpgsql AS $$
+DECLARE
+    t ownloop.threads;
+BEGIN
+    IF patient THEN
+        SELECT * INTO t FROM ownloop.threads WHERE number = me FOR NO KEY UPDATE;
+    ELSE
+        SELECT * INTO t FROM ownloop.threads WHERE number = me FOR NO KEY UPDATE SKIP LOCKED;
+    END IF;
+    RETURN t;
+END $$;
+
 CREATE OR REPLACE FUNCTION ownloop._has_outcome(me bigint, of_step text, of_op text, after integer) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     RETURN EXISTS (SELECT FROM ownloop.events WHERE thread = me AND step = of_step AND op = of_op AND seq > after AND kind = 'outcome');

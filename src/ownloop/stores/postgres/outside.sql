@@ -41,16 +41,9 @@ DECLARE
     moment bigint;
     count integer := jsonb_array_length(a -> 'drafts');
 BEGIN
-    IF patient THEN
-        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
-        IF NOT FOUND THEN
-            RETURN '{"refused": "missing"}';
-        END IF;
-    ELSE
-        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
-        IF NOT FOUND THEN
-            RETURN '{"busy": true}';
-        END IF;
+    t := ownloop._lock((a ->> 'thread')::bigint, patient);
+    IF t.number IS NULL THEN
+        RETURN CASE WHEN patient THEN '{"refused": "missing"}' ELSE '{"busy": true}' END;
     END IF;
     IF a ->> 'dedupe' IS NOT NULL THEN
         SELECT seq INTO known FROM ownloop.dedupe WHERE thread = t.number AND token = a ->> 'dedupe';
@@ -64,9 +57,7 @@ BEGIN
     END IF;
     moment := ownloop.now();
     IF a ? 'plain' THEN
-        INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
-        SELECT t.number, moment, t.head + one.place, value ->> 'kind', coalesce(value ->> 'step', ''), coalesce(value ->> 'op', ''), value ->> 'by',
-            ownloop._object(value ->> 'data') FROM jsonb_array_elements(a -> 'drafts') WITH ORDINALITY AS one (value, place);
+        PERFORM ownloop._append_plain(t, moment, a -> 'drafts');
     ELSE
         FOR place IN 1 .. count LOOP
             PERFORM ownloop._append(t.number, t.head + place, moment, a -> 'drafts' -> (place - 1));

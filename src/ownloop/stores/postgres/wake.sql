@@ -125,13 +125,9 @@ BEGIN
             PERFORM ownloop._lock_box(d ->> 0, d ->> 1);
         END LOOP;
     END IF;
-    IF patient THEN
-        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
-    ELSE
-        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
-        IF NOT FOUND THEN
-            RETURN '{"busy": true}';
-        END IF;
+    t := ownloop._lock((a ->> 'thread')::bigint, patient);
+    IF t.number IS NULL AND NOT patient THEN
+        RETURN '{"busy": true}';
     END IF;
     moment := ownloop.now();
     refused := ownloop._fence(t, (a ->> 'epoch')::integer, moment, CASE WHEN selecting THEN '{open,paused}' ELSE '{open}' END::text[],
@@ -148,9 +144,7 @@ BEGIN
     END IF;
     place := t.head;
     IF a ? 'plain' THEN
-        INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
-        SELECT t.number, moment, t.head + one.place, value ->> 'kind', coalesce(value ->> 'step', ''), coalesce(value ->> 'op', ''), value ->> 'by',
-            ownloop._object(value ->> 'data') FROM jsonb_array_elements(a -> 'drafts') WITH ORDINALITY AS one (value, place);
+        PERFORM ownloop._append_plain(t, moment, a -> 'drafts');
         place := t.head + jsonb_array_length(a -> 'drafts');
     ELSE
         FOR d IN SELECT value FROM jsonb_array_elements(a -> 'drafts') LOOP
@@ -197,16 +191,9 @@ DECLARE
     counts boolean := what = 'outcome';
     waits boolean;
 BEGIN
-    IF patient THEN
-        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE;
-        IF NOT FOUND THEN
-            RETURN '{"refused": "missing"}';
-        END IF;
-    ELSE
-        SELECT * INTO t FROM ownloop.threads WHERE number = (a ->> 'thread')::bigint FOR NO KEY UPDATE SKIP LOCKED;
-        IF NOT FOUND THEN
-            RETURN '{"busy": true}';
-        END IF;
+    t := ownloop._lock((a ->> 'thread')::bigint, patient);
+    IF t.number IS NULL THEN
+        RETURN CASE WHEN patient THEN '{"refused": "missing"}' ELSE '{"busy": true}' END;
     END IF;
     moment := ownloop.now();
     held := t.epoch = (a ->> 'epoch')::integer AND coalesce(t.lease_until > moment, false);
