@@ -82,6 +82,8 @@ LANES = 2
 """Groups under way at once: while one waits for the disk, the next one is computed."""
 GROUP = 100
 """At most so many calls in one statement."""
+SMALL = 8
+"""So many calls are not divided among the lanes."""
 PATIENCE = 1.0
 """Seconds after which the pool is not waited for alone."""
 KEPT_SECONDS = 30.0
@@ -209,20 +211,23 @@ class Lanes:
     async def _lane(self) -> None:
         try:
             while group := self._take():
+                self._wake()  # for what is left
                 threads = {one.thread for one in group}
                 self._flying |= threads
                 try:
                     await self._send_group(group)
                 finally:
                     self._flying -= threads
+                await asyncio.sleep(0)  # who has got an answer calls again
         finally:
             self._busy -= 1
 
     def _take(self) -> list[_Waiting]:
-        """What waits, but for threads that another lane works on: it would be in its way."""
+        """A lane's share of what waits, but for threads that another lane works on: it would be in its way."""
         group: list[_Waiting] = []
         left = deque[_Waiting]()
-        while self._waiting and len(group) < GROUP:
+        share = max(SMALL, -(-(len(self._waiting) + len(self._flying)) // LANES))
+        while self._waiting and len(group) < min(GROUP, share):
             one = self._waiting.popleft()
             (left if one.thread in self._flying else group).append(one)  # in order for each thread
         self._waiting.extendleft(reversed(left))

@@ -210,9 +210,9 @@ BEGIN
 END $$;
 
 -- One statement of the protocol: {"do": "begin", "thread": 42, …}. Where it is one of a group that shares a transaction, `patient` is false: it waits
--- for nobody, answers {"busy": true} and is tried again alone.
+-- for nobody, answers {"busy": true} and is tried again alone. Its plans are made once, for any arguments and any size of the tables: an index is always right.
 CREATE OR REPLACE FUNCTION ownloop.append(call jsonb, patient boolean DEFAULT true) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'ownloop writes only at READ COMMITTED, and this transaction is at %', upper(current_setting('transaction_isolation'))
