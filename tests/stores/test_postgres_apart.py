@@ -209,15 +209,17 @@ async def test_many_appends_at_once_share_commits(store: PostgresStore, url: str
 
 
 async def test_of_messages_that_share_a_statement_each_has_its_own_answer(store: PostgresStore, url: str) -> None:
-    """A cancelled thread, one that is not there, one that somebody holds, one with two messages, one with data that jsonb cannot hold."""
-    free, cancelled, held, twice, odd = [await new_thread(store) for _ in range(5)]
+    """A cancelled thread, one that is not there, one that somebody holds, one with two messages, one with data that jsonb cannot hold, one with a large text."""
+    free, cancelled, held, twice, odd, large = [await new_thread(store) for _ in range(6)]
     await store.control(cancelled, "cancel", Draft("control", {"verb": "cancel"}))
     missing = ids.thread_id(5)
-    asked = [free, cancelled, held, missing, twice, odd, twice, *[await new_thread(store) for _ in range(20)]]
+    asked = [free, cancelled, held, missing, twice, odd, twice, large, *[await new_thread(store) for _ in range(20)]]
     async with await psycopg.AsyncConnection.connect(conninfo(url)) as other:
         await store.within(other).message(held, [Draft("message", {"text": "first"})])
-        texts = {odd: "\x00 \ud800"}
-        calls = [asyncio.ensure_future(store.message(one, [Draft("message", {"text": texts.get(one, "x")})])) for one in asked]
+        texts = {odd: "\x00 \ud800", large: "y" * 100_000}
+        people = {free: "ann"}
+        drafts = [Draft("message", {"text": texts.get(one, "x")}, by=people.get(one)) for one in asked]
+        calls = [asyncio.ensure_future(store.message(one, [draft])) for one, draft in zip(asked, drafts, strict=True)]
         await asyncio.wait(calls, timeout=0.5)
         assert [one for one, call in zip(asked, calls, strict=True) if not call.done()] == [held]
         await other.commit()

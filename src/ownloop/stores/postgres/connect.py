@@ -36,6 +36,7 @@ DEFAULTS = {
 WAIT = 30.0
 """Seconds to wait for a database that is away, for a connection of the pool, or for a row that somebody else's transaction holds."""
 SESSION = f"""SELECT set_config('default_transaction_isolation', 'read committed', false),
+    set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),
     set_config('lock_timeout', CASE current_setting('lock_timeout') WHEN '0' THEN '{WAIT:.0f}s' ELSE current_setting('lock_timeout') END, false)"""
 """Sent on each connection that writes, whatever the database or the role has as its default."""
 UNKEPT = (errors.UntranslatableCharacter, errors.CharacterNotInRepertoire, errors.InvalidTextRepresentation, UnicodeEncodeError)

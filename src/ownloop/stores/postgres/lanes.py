@@ -21,7 +21,6 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from ...clock import Clock
 from ...errors import StoreError
-from ..rules import VALUE_LIMIT
 from ..values import dump
 from .connect import SAFE, SESSION, SET_CLOCK, WAIT, Place, is_answer, is_gone, lost, set_clock, translate
 
@@ -95,16 +94,18 @@ AGAIN = 20
 """How often a statement that lost a deadlock is sent."""
 REPEATABLE = ("claim", "release", "renew")
 """Calls that may be sent twice: the epoch refuses the second."""
+BUNDLED = {"kind", "by", "data"}
+"""What a bundle holds of a message."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A call that waits for a lane. `again`: it may be sent twice; `thread`: 0 where it is about none; `plain`: a message like most."""
+    """A call that waits for a lane. `again`: it may be sent twice; `thread`: 0 where it is about none; `message`: the draft a bundle can hold."""
 
-    text: str
+    call: dict[str, Any]
     again: bool
     thread: int
-    plain: bool
+    message: dict[str, Any] | None
     future: asyncio.Future[Any]
 
     def refuse(self, error: BaseException) -> None:
@@ -112,14 +113,35 @@ class _Waiting:
             self.future.set_exception(error)
 
 
-def _bundled(group: list[_Waiting]) -> tuple[list[_Waiting], list[str]]:
-    """The calls as they are answered, and what is sent: plain messages to different threads come last, as one call with an answer for each."""
+def _keeps_values(call: dict[str, Any]) -> bool:
+    """Whether it stores large values, which others may be storing, too: a row that they hold would keep a group waiting."""
+    return any("blobs" in draft for draft in call.get("drafts") or [call.get("draft", ())])
+
+
+def _message_of(call: dict[str, Any]) -> dict[str, Any] | None:
+    """The draft of a message without a token, that says nothing but its text."""
+    if "plain" not in call or call["do"] != "message" or call["dedupe"] is not None or call["at_head"] is not None:
+        return None
+    draft: dict[str, Any] = call["drafts"][0]
+    return draft if len(call["drafts"]) == 1 and draft["kind"] == "message" and draft.keys() <= BUNDLED else None
+
+
+def _bundled(group: list[_Waiting]) -> tuple[list[_Waiting], list[_Waiting], str]:
+    """The calls that are sent as they are, those that are sent as one, messages to different threads, and what is sent."""
     counts = Counter(one.thread for one in group)
-    alike = [one for one in group if one.plain and counts[one.thread] == 1]
+    alike = [one for one in group if one.message is not None and counts[one.thread] == 1]
     if len(alike) < 2:
-        return group, [one.text for one in group]
-    rest = [one for one in group if not (one.plain and counts[one.thread] == 1)]
-    return rest + alike, [*(one.text for one in rest), f'{{"do":"messages","calls":[{",".join(one.text for one in alike)}]}}']
+        return group, [], dump([one.call for one in group])
+    rest = [one for one in group if one.message is None or counts[one.thread] > 1]
+    drafts = [one.message for one in alike if one.message is not None]
+    bundle = {
+        "do": "messages",
+        "threads": [one.thread for one in alike],
+        "ids": [one.call["id"] for one in alike],
+        "by": [draft.get("by") for draft in drafts],
+        "data": [draft.get("data") for draft in drafts],
+    }
+    return rest, alike, dump([*(one.call for one in rest), bundle])
 
 
 class Lanes:
@@ -149,33 +171,32 @@ class Lanes:
 
     async def call(self, call: dict[str, Any], *, alone: bool) -> Any:
         """Send a call; its answer after the commit. Whoever stops waiting does not stop the call."""
-        text, again, thread = dump(call), call["do"] in REPEATABLE, call.get("thread", 0)
-        if alone or len(text) > VALUE_LIMIT:  # a value that others may be storing, too
-            return await self._send_patiently(text, again, thread)
+        again, thread = call["do"] in REPEATABLE, call.get("thread", 0)
+        if alone or ("plain" not in call and _keeps_values(call)):
+            return await self._send_patiently(call, again, thread)
         if not self._busy and not self._waiting:
-            answer = await self._send_here(text, again, thread)
-            return answer if answer != BUSY else await self._send_patiently(text, again, thread)
+            answer = await self._send_here(call, again, thread)
+            return answer if answer != BUSY else await self._send_patiently(call, again, thread)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        is_plain = call["do"] == "message" and "plain" in call and call["dedupe"] is call["at_head"] is None
-        self._waiting.append(_Waiting(text, again, thread, is_plain, future))
+        self._waiting.append(_Waiting(call, again, thread, _message_of(call), future))
         self._wake()
         return await future
 
-    async def _send_here(self, text: str, again: bool, thread: int) -> Any:
+    async def _send_here(self, call: dict[str, Any], again: bool, thread: int) -> Any:
         """Nobody else waits: no task is needed."""
         self._busy += 1
         self._flying.add(thread)
         try:
-            return await self._send(self._brisk, text, again)
+            return await self._send(self._brisk, call, again)
         finally:
             self._flying.discard(thread)
             self._busy -= 1
             self._wake()
 
-    async def _send_patiently(self, text: str, again: bool, thread: int) -> Any:
+    async def _send_patiently(self, call: dict[str, Any], again: bool, thread: int) -> Any:
         """Wait for rows that others hold, behind the calls of this store that wait for the same thread."""
         async with self._turns.setdefault(thread, asyncio.Lock()) if thread else asyncio.Lock(), self._patient:
-            return await self._send(self._one, text, again)
+            return await self._send(self._one, call, again)
 
     def _wake(self) -> None:
         """A lane for what waits."""
@@ -234,13 +255,11 @@ class Lanes:
         return group
 
     async def _send_group(self, group: list[_Waiting]) -> None:
-        group, texts = _bundled(group)
-        text = f"[{','.join(texts)}]"
-
         async def send(connection: Connection) -> list[tuple[Any, ...]]:
             return await (await connection.execute(self._many, (text,))).fetchall()
 
         try:
+            rest, alike, text = _bundled(group)
             rows = await self._with_connection(send, again=all(one.again for one in group))
         except psycopg.Error:  # one of them is wrong: nothing was written
             for one in group:
@@ -252,9 +271,10 @@ class Lanes:
                 raise
         else:
             answers: list[Any] = [None if answer is None else json.loads(answer) for (answer,) in rows]
-            if len(answers) < len(group):
-                answers[-1:] = answers[-1]
-            for one, found in zip(group, answers, strict=True):
+            if alike:
+                at, heads = (bundle := answers.pop())["at"], bundle["heads"] or {}
+                answers += [{"at": at, "seq": heads[number]} if (number := str(one.thread)) in heads else BUSY for one in alike]
+            for one, found in zip([*rest, *alike], answers, strict=True):
                 if found == BUSY:
                     self._start(self._send_one(one))
                 else:
@@ -262,7 +282,7 @@ class Lanes:
 
     async def _send_one(self, one: _Waiting) -> None:
         try:
-            answer = await self._send_patiently(one.text, one.again, one.thread)
+            answer = await self._send_patiently(one.call, one.again, one.thread)
         except BaseException as error:
             one.refuse(error)
             if not isinstance(error, Exception):
@@ -276,7 +296,9 @@ class Lanes:
         else:
             one.future.set_result(answer)
 
-    async def _send(self, statement: bytes, text: str, again: bool) -> Any:
+    async def _send(self, statement: bytes, call: dict[str, Any], again: bool) -> Any:
+        text = dump(call)
+
         async def send(connection: Connection) -> Any:
             row = await (await connection.execute(statement, (text,))).fetchone()
             return None if row is None or row[0] is None else json.loads(row[0])

@@ -73,35 +73,30 @@ BEGIN
     RETURN jsonb_build_object('at', moment, 'seq', t.head + 1);
 END $$;
 
--- Plain messages to different threads, one to each: {"calls": […]}; the answers in order. What somebody holds, or is not there, is busy.
+-- Messages to different threads, one to each, without a token: {"threads": […], "ids": […], "by": […], "data": […]}. The new heads by number; a thread that
+-- has none is held by somebody, ended or not there.
 CREATE OR REPLACE FUNCTION ownloop._messages(a jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     held bigint[];
     moment bigint;
-    answers jsonb;
+    heads jsonb;
 BEGIN
-    held := ARRAY(SELECT number FROM ownloop.threads WHERE number = ANY (ARRAY(SELECT (value ->> 'thread')::bigint FROM jsonb_array_elements(a -> 'calls')))
+    held := ARRAY(SELECT number FROM ownloop.threads WHERE number = ANY (ARRAY(SELECT value::bigint FROM jsonb_array_elements_text(a -> 'threads')))
         ORDER BY number FOR NO KEY UPDATE SKIP LOCKED);
     moment := ownloop.now();
-    WITH good AS MATERIALIZED (
-        SELECT t.number, t.head, call ->> 'id' AS id, draft.value AS d, draft.place
-        FROM ownloop.threads t JOIN jsonb_array_elements(a -> 'calls') AS call ON (call ->> 'thread')::bigint = t.number,
-            jsonb_array_elements(call -> 'drafts') WITH ORDINALITY AS draft (value, place)
-        WHERE t.number = ANY (held) AND t.status NOT IN ('cancelled', 'closed')
+    WITH asked AS MATERIALIZED (
+        SELECT thread::bigint, id, actor, ownloop._object(data) AS data FROM ROWS FROM (jsonb_array_elements_text(a -> 'threads'),
+            jsonb_array_elements_text(a -> 'ids'), jsonb_array_elements_text(a -> 'by'), jsonb_array_elements_text(a -> 'data')) AS one (thread, id, actor, data)
+    ), moved AS (
+        UPDATE ownloop.threads SET head = head + 1, woken = head + 1, updated_at = moment, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
+            status = CASE status WHEN 'done' THEN 'open' ELSE status END
+        WHERE number = ANY (held) AND status NOT IN ('cancelled', 'closed') RETURNING number, head
     ), written AS (
         INSERT INTO ownloop.events (thread, at, seq, kind, step, op, actor, data)
-        SELECT number, moment, head + place, d ->> 'kind', coalesce(d ->> 'step', ''), coalesce(d ->> 'op', ''), d ->> 'by', ownloop._object(d ->> 'data')
-        FROM good
+        SELECT number, moment, head, 'message', '', '', actor, data FROM moved JOIN asked ON thread = number
     )
-    UPDATE ownloop.threads w SET head = one.upto, woken = one.upto, updated_at = moment, woken_at = CASE WHEN woken > seen THEN woken_at ELSE moment END,
-        status = CASE status WHEN 'done' THEN 'open' ELSE status END
-    FROM (SELECT number, max(head + place) AS upto, pg_notify('ownloop', min(id)) FROM good GROUP BY number) AS one
-    WHERE w.number = one.number AND w.number = ANY (held);
-    SELECT jsonb_agg(CASE WHEN t.number IS NULL THEN '{"busy": true}' WHEN t.status IN ('cancelled', 'closed') THEN jsonb_build_object('refused', t.status)
-            ELSE jsonb_build_object('at', moment, 'seq', t.head - jsonb_array_length(call -> 'drafts') + 1) END ORDER BY place) INTO answers
-    FROM jsonb_array_elements(a -> 'calls') WITH ORDINALITY AS asked (call, place)
-    LEFT JOIN ownloop.threads t ON t.number = (call ->> 'thread')::bigint AND t.number = ANY (held);
-    RETURN answers;
+    SELECT jsonb_object_agg(number, head) FILTER (WHERE pg_notify('ownloop', id) IS NOT NULL) INTO heads FROM moved JOIN asked ON thread = number;
+    RETURN jsonb_build_object('at', moment, 'heads', heads);
 END $$;
 
 -- `after` is rules.after_control by status. An end takes the lease away, withdraws what is open, tells the parent; cancel goes down.
