@@ -209,7 +209,7 @@ async def test_many_appends_at_once_share_commits(store: PostgresStore, url: str
 
 
 async def test_of_messages_that_share_a_statement_each_has_its_own_answer(store: PostgresStore, url: str) -> None:
-    """A cancelled thread, one that is not there, one that somebody holds, one with two messages, one with data that jsonb cannot hold, one with a large text."""
+    """A cancelled thread, one that is not there, a held one, one with two messages, one with data that jsonb cannot hold, one with a large text."""
     free, cancelled, held, twice, odd, large = [await new_thread(store) for _ in range(6)]
     await store.control(cancelled, "cancel", Draft("control", {"verb": "cancel"}))
     missing = ids.thread_id(5)

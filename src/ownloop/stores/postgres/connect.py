@@ -6,6 +6,7 @@ import re
 import select
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -61,16 +62,19 @@ class Place:
 
     def sql(self, text: str) -> str:
         """The statement with this schema's name where it says `ownloop`."""
-        if self.schema == "ownloop":
-            return text
-        quoted = sql.Identifier(self.schema).as_string(None)
-        text = re.sub(
-            r"(?<![\w'])ownloop\.(?=[a-z_])|(?<=SCHEMA )ownloop\b|(?<=NOT EXISTS )ownloop\b",
-            lambda found: quoted + "." * found[0].endswith("."),
-            text,
-        )
-        text = text.replace("'ownloop'", sql.Literal(self.schema).as_string(None))
-        return re.sub(r"(?<!\w)ownloop_app\b", f"{self.schema}_app", text)
+        return text if self.schema == "ownloop" else _renamed(text, self.schema)
+
+
+@lru_cache(maxsize=256)
+def _renamed(text: str, schema: str) -> str:
+    quoted = sql.Identifier(schema).as_string(None)
+    text = re.sub(
+        r"(?<![\w'])ownloop\.(?=[a-z_])|(?<=SCHEMA )ownloop\b|(?<=NOT EXISTS )ownloop\b",
+        lambda found: quoted + "." * found[0].endswith("."),
+        text,
+    )
+    text = text.replace("'ownloop'", sql.Literal(schema).as_string(None))
+    return re.sub(r"(?<!\w)ownloop_app\b", f"{schema}_app", text)
 
 
 def parse(url: str) -> Place:

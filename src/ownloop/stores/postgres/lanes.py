@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -31,6 +32,11 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """Whoever is cancelled hears of it when the statement has been answered: a commit is never left half-known. A second time it is cut."""
 
     kept_until = 0.0
+
+    @cached_property
+    def hand(self) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        """One cursor for all that is sent: whoever has borrowed the connection has it alone."""
+        return self.cursor()
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         loop, number = asyncio.get_running_loop(), self.pgconn.socket
@@ -217,8 +223,8 @@ class Lanes:
         encoded = self._place.sql(query).encode()
 
         async def look(connection: Connection) -> list[tuple[Any, ...]]:
-            cursor = await connection.execute(encoded, values)
-            return await cursor.fetchall() if cursor.description is not None else []
+            cursor = await connection.hand.execute(encoded, values)
+            return await cursor.fetchall() if cursor.rownumber is not None else []
 
         return await self._with_connection(look, again=True)
 
@@ -256,7 +262,7 @@ class Lanes:
 
     async def _send_group(self, group: list[_Waiting]) -> None:
         async def send(connection: Connection) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(self._many, (text,))).fetchall()
+            return await (await connection.hand.execute(self._many, (text,))).fetchall()
 
         try:
             rest, alike, text = _bundled(group)
@@ -300,7 +306,7 @@ class Lanes:
         text = dump(call)
 
         async def send(connection: Connection) -> Any:
-            row = await (await connection.execute(statement, (text,))).fetchone()
+            row = await (await connection.hand.execute(statement, (text,))).fetchone()
             return None if row is None or row[0] is None else json.loads(row[0])
 
         try:
