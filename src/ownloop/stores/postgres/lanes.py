@@ -35,7 +35,7 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     @cached_property
     def hand(self) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-        """One cursor for all that is sent: whoever has borrowed the connection has it alone."""
+        """One cursor for all short answers: whoever has borrowed the connection has it alone."""
         return self.cursor()
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
@@ -223,7 +223,7 @@ class Lanes:
         encoded = self._place.sql(query).encode()
 
         async def look(connection: Connection) -> list[tuple[Any, ...]]:
-            cursor = await connection.hand.execute(encoded, values)
+            cursor = await connection.execute(encoded, values)
             return await cursor.fetchall() if cursor.rownumber is not None else []
 
         return await self._with_connection(look, again=True)
