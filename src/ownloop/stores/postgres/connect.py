@@ -69,9 +69,7 @@ class Place:
 def _renamed(text: str, schema: str) -> str:
     quoted = sql.Identifier(schema).as_string(None)
     text = re.sub(
-        r"(?<![\w'])ownloop\.(?=[a-z_])|(?<=SCHEMA )ownloop\b|(?<=NOT EXISTS )ownloop\b",
-        lambda found: quoted + "." * found[0].endswith("."),
-        text,
+        r"(?<![\w'])ownloop\.(?=[a-z_])|(?<=SCHEMA )ownloop\b|(?<=NOT EXISTS )ownloop\b", lambda found: quoted + "." * found[0].endswith("."), text
     )
     text = text.replace("'ownloop'", sql.Literal(schema).as_string(None))
     return re.sub(r"(?<!\w)ownloop_app\b", f"{schema}_app", text)

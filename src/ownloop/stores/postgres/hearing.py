@@ -88,7 +88,7 @@ class Ear:
         while not self._is_stopped(0):
             try:
                 with psycopg.connect(self._place.conninfo, autocommit=True) as connection:
-                    connection.execute(sql.SQL("SET idle_session_timeout = 0; LISTEN {}").format(sql.Identifier(self._place.schema)))
+                    connection.execute(sql.SQL("LISTEN {}; SET idle_session_timeout = 0").format(sql.Identifier(self._place.schema)))
                     self.ready.set()
                     pause = PAUSE
                     self._heard(None)
