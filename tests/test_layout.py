@@ -36,6 +36,7 @@ ORDER = [
     "forking",
     "app",
     "prompt",
+    "inert",
     "doctor",
     "telemetry",
     "__init__",

@@ -3,6 +3,7 @@
 import asyncio
 
 from ownloop import App, Intent, Thread, current_call
+from ownloop.errors import StoreError
 from ownloop.events import Progress
 from ownloop.stores.memory import MemoryStore
 from ownloop.testing import ScriptedModel
@@ -80,3 +81,19 @@ async def test_the_progress_of_an_outside_job_comes_by_event_and_reaches_who_fol
     assert (seen[-1].done, seen[-1].total, seen[-1].text) == (2, 4, "epoch 2")
     assert seen[-1].started_at is not None
     assert [event.kind for event in (await app.show(thread)).events].count("delivered") == 1
+
+
+class AwayStore(MemoryStore):
+    async def put(self, space, key, value, **options):  # type: ignore[no-untyped-def]
+        if space == "progress":
+            raise StoreError("away")
+        return await super().put(space, key, value, **options)
+
+
+async def test_progress_that_cannot_be_written_is_no_error_at_the_end() -> None:
+    app = App(AwayStore())
+    async with app:
+        app._board.report("stp_1", {"done": 1})
+        await asyncio.sleep(0.01)
+        app._board.report("stp_1", {"done": 2})  # it would be written a second later
+    assert app._runner is None, "it is closed"

@@ -46,11 +46,13 @@ class App:
     The verbs open the store at first use. `async with app:` also runs wakes in this process; `app.run()` does that and blocks.
 
     Args:
-        url_or_store: "sqlite:///relative.db" (?synchronous=normal), "sqlite:////absolute.db", "memory://", or a `Store`.
+        url_or_store: "sqlite:///relative.db" (?synchronous=normal), "sqlite:////absolute.db", "postgresql://user@host/database", "memory://",
+            or a `Store`.
         engine: who wakes threads; default the one that fits the store.
         deps: an async context manager `(thread) -> D`, entered once a wake, never stored.
         redact: applied to JSON values before they are recorded: inputs, contexts, messages, questions,
-            reasons, results, errors, payloads, answers, notes; never to the arguments that a model selected: what is recorded is what runs.
+            reasons, results, errors, payloads, answers, notes; never to the arguments that a model selected, or a person edited: what is recorded is
+            what runs.
         clock: replaces the store's clock (tests).
         lease: how long a wake that died keeps others out.
         concurrency: how many handlers run at once in this process.
@@ -131,13 +133,13 @@ class App:
         async with self._opening:
             if self._runner is None:
                 await self.store.open()
-                await self._outbox.subscribe()
+                self._outbox.subscribed.clear()
                 self._board.attach()
-                keeper = LeaseKeeper(self.store, self._lease, self.store.clock)
-                setting = Setting(self.store, self._lease, keeper, self._redact, lambda promise: self.witness(promise), self._board)
+                self._keeper = LeaseKeeper(self.store, self._lease, self.store.clock)
+                setting = Setting(self.store, self._lease, self._keeper, self._redact, lambda promise: self.witness(promise), self._board)
                 self._runner = Runner(setting, self.agents, self._deps, self._agent_name)
-                self._keeper = keeper
                 self._engine = engine_for(self._engine, self.store, self.agents.keys, self._concurrency)
+            await self._outbox.subscribe()
             return self._runner
 
     async def _wake(self, thread_id: str, tx: Any = None) -> None:
@@ -300,13 +302,13 @@ class App:
             await self.store.control(thread_id, verb, Draft("control", data, by=None if by is None else Actor.of(by).id))
         except Refused as refusal:
             raise self._refusal(thread_id, refusal) from None
-        for held in self._keeper.held if verb in ("pause", "cancel", "close") else []:
-            self._keeper.check(held)
+        if verb in ("pause", "cancel", "close"):
+            self._keeper.check()
         await self._wake(thread_id)
 
     async def fork(self, thread: Ref, *, before: str | None = None, key: str | None = None) -> str:
         """A new thread with a copy of the whole ended steps before a selection (`before`: a step id; default: all that have ended). Nothing open
-        or started is copied; the new thread asks the model from there. Its id."""
+        or started is copied; the new thread asks the model from there. Its id; with a `key` that is known, as with `start`, the id of that thread."""
         row = await self._row(thread)
         kept = forking.cut(row.id, await self.store.events(row.id), before)
         new = NewThread(row.agent, forking.renumbered(kept), key, row.context)
@@ -452,18 +454,16 @@ class App:
         if (claim := await self.store.claim(thread_id, None, self._lease)) is None:
             row = await self._row(thread_id)
             raise ThreadEnded(thread_id, row.status) if row.status in ENDED else ThreadBusy(thread_id, row.lease_until)
-        wake = await runner.begin(claim, asked)
-        thread: Thread[Any] = Thread(wake, runner.about(claim.row.agent))
-        try:
-            yield thread
-        except BaseException as error:
-            if not only_suspends(error):
-                raise
-        finally:
-            wake.seal()
-            await wake.drain()
-            await wake.release()
-            runner.end(wake)
+        async with runner.holding(claim, asked) as wake:
+            try:
+                yield Thread(wake, runner.about(claim.row.agent))
+            except BaseException as error:
+                if not only_suspends(error):
+                    raise
+            finally:
+                wake.seal()
+                await wake.drain()
+                await wake.release()
 
     async def _id_or_new(self, thread_or_key: Ref) -> str:
         if isinstance(thread_or_key, tuple) or ids.is_thread(thread_or_key):

@@ -28,7 +28,6 @@ class Branch:
 
     Attributes:
         upto: the position of the log at the hand-out: what people did later is not there yet.
-
         met: operations that this hand-out has read or begun.
         waiting: an operation has suspended; nothing new starts until the step is handed out again.
         closed: reason and result given to `step.close`.
@@ -146,9 +145,7 @@ class Branch:
         history, wake = self.wake.history, self.wake
         op = self.op(key)
         request = op.request if op is not None else None
-        if request is not None and self._is_over(request, on_expiry):
-            request = None
-        if request is None:
+        if request is None or self._is_over(request, on_expiry):
             if self.log.ended is not None:
                 raise self.suspend()
             events = await wake.begin(draft)

@@ -9,6 +9,7 @@ import traceback
 import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -58,10 +59,6 @@ class Run:
         """The same for every start and try of this operation, in every process."""
         return f"{self.step_id}/{self.key}"
 
-    @property
-    def op(self) -> Op | None:
-        return self.branch.op(self.key)
-
 
 async def run(
     branch: Branch, intent: Intent | None, label: str | None, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -77,7 +74,7 @@ async def run(
     call = _same_or_edited(Run(branch, fn, args, kwargs, promise, returns, branch.key("run", promise.name, label), shape))
     if (live := branch.wake.live.get((call.step_id, call.key))) is not None:
         return _outcome(await asyncio.shield(live), call)
-    op = call.op
+    op = branch.op(call.key)
     if op is not None and op.outcome is not None:
         return _outcome(op.outcome, call)
     branch.check_may_start()
@@ -96,7 +93,7 @@ async def run(
 
 def _same_or_edited(call: Run) -> Run:
     """Other arguments than the recorded ones: another operation if a person edited the call since, else the program changed."""
-    op = call.op
+    op = call.branch.op(call.key)
     recorded = None if op is None else op.started[-1] if op.started else op.outcome  # the digest stands where the arguments were first known
     if op is None or recorded is None or call.digest is None or recorded.data.get("args", call.digest) == call.digest:
         return call
@@ -183,6 +180,8 @@ async def _perform(call: Run) -> Event:
             tries += 1
             await wake.fact(Draft("tried", {"try": tries, "error": result.error}, call.step_id, call.key))
             await asyncio.sleep(min(30.0, 0.1 * 2**tries))
+            if wake.stopping is not None:
+                raise call.branch.suspend()
             await _admit(call, may_park=False)
             continue
         if isinstance(result, _Trouble) and result.is_unknown:
@@ -240,8 +239,10 @@ async def _let_go_after(call: Run, task: asyncio.Task[Any], timeout: timedelta) 
 
 
 async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
-    """The outcome of a call that was let go, once it ends after all."""
-    op = call.branch.log.ops[call.key]
+    """The outcome of a call that was let go, once it ends after all. It is no wake's any more: whoever asks about it meanwhile is woken by it."""
+    op, stray = call.branch.log.ops[call.key], copy(call.branch.wake)
+    stray.epoch = 0
+    call = replace(call, branch=replace(call.branch, wake=stray))
     try:
         result = await task
     except (asyncio.CancelledError, _NotStarted):
@@ -256,10 +257,9 @@ async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
 async def _invoke(call: Run) -> Any:
     """Call the function; the lease is looked at right before, where the function runs."""
     wake = call.branch.wake
-    setting, place = wake.setting, f"{call.step_id}/{call.key}"
 
     def report(item: Json) -> None:
-        setting.board.report(place, setting.redact(item))
+        wake.setting.board.report(call.idempotency_key, wake.setting.redact(item))
 
     running.set(Call(call.idempotency_key, wake.thread_id, call.step_id, lambda: wake.stopping is not None, report, call))
 
@@ -277,8 +277,7 @@ async def _invoke(call: Run) -> Any:
 
 
 async def _record(call: Run, result: Any, started: int | None) -> Event:
-    is_trouble = isinstance(result, _Trouble)
-    data = sparse(error=result.error, unknown=result.is_unknown or None) if is_trouble else _written(call, result)
+    data = sparse(error=result.error, unknown=result.is_unknown or None) if isinstance(result, _Trouble) else _written(call, result)
     reads = call.promise.reads or None
     marks = sparse(args=call.digest if reads else None, reads=reads, judge=call.promise.judges or None)
     event = await call.branch.wake.fact(Draft("outcome", {**call.notes, **data, **marks}, call.step_id, call.key), started=started)
@@ -362,7 +361,7 @@ def type_adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
 def error_json(error: BaseException) -> dict[str, Json]:
     """A failure for the log: type, message, the innermost frame of the user's own code; the traceback is for people, not for prompts."""
     frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parent)
+    package = __file__.removesuffix("calls.py")
     foreign = ("site-packages", "/asyncio/", "threading.py")
     own = [one for one in frames if not one.filename.startswith((package, "<")) and not any(part in one.filename for part in foreign)]
     text = "".join(traceback.format_exception(error))

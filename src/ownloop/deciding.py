@@ -33,7 +33,7 @@ def answer(interrupt: Interrupt, verb: Verb, actor: Actor, value: Any, note: str
     data: dict[str, Json] = {"request": interrupt.seq, **sparse(note=redact(note) or None, groups=list(actor.groups) or None)}
     data["kind"] = DECIDES[verb]
     if verb == "edit":
-        data["value"] = redact(_edited(interrupt, value, known))
+        data["value"] = _edited(interrupt, value, known, redact)
     elif verb in ("respond", "answer"):
         data["value"] = redact(_json(interrupt, value) if verb == "respond" else _answered(interrupt, value))
     is_enough = verb != "approve" or interrupt.policy.satisfied_by([*interrupt.votes, Vote(actor, "approved", interrupt.created_at)])
@@ -47,11 +47,12 @@ def _json(interrupt: Interrupt, value: Any) -> Json:
         raise InvalidEdit(interrupt, [("", f"{type(value).__name__} has no JSON form: {error}")]) from None
 
 
-def _edited(interrupt: Interrupt, value: Any, known: Mapping[str, type[Intent]]) -> Json:
-    """Full new arguments (or the full new result), checked by the recorded JSON Schema, else by the class of this process."""
+def _edited(interrupt: Interrupt, value: Any, known: Mapping[str, type[Intent]], redact: Any) -> Json:
+    """Full new arguments, checked by the recorded JSON Schema, else by the class of this process; what is recorded is what runs. Or the full new
+    result."""
     plain = _json(interrupt, value.model_dump(mode="json") if isinstance(value, Intent) else value)
     if interrupt.kind == "result":
-        return plain
+        return redact(plain)
     if not isinstance(plain, dict):
         raise InvalidEdit(interrupt, [("", f"{plain!r} is no object; send the full arguments")])
     intent = None if is_named(interrupt.step_id or "") else known.get(interrupt.name)

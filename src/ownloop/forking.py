@@ -26,6 +26,8 @@ def cut(thread_id: str, events: Sequence[Event], before: str | None) -> list[Eve
 
 
 def _is_copied(event: Event, history: History) -> bool:
+    if (asked := history.requests.get(event.data.get("request", 0))) is not None:  # votes and what closes go with what asked
+        return _is_copied(asked.event, history)
     if event.step_id is None:
         return event.kind in COPIED
     step = history.steps[event.step_id]
@@ -35,15 +37,15 @@ def _is_copied(event: Event, history: History) -> bool:
 
 
 def _is_child(event: Event, history: History) -> bool:
-    request = history.requests.get(event.data.get("request", event.seq))
+    request = history.requests.get(event.seq)
     return request is not None and request.kind == "child" and request.is_open
 
 
 def _is_over(step: StepLog, event: Event) -> bool:
     """Whether the operation of a named step that this event belongs to has its outcome."""
-    if "request" in event.data:
-        return True
     op = step.ops.get(event.op or "")
+    if op is not None and op.request is not None and op.request.kind == "in_doubt":  # it goes with its call: a later start may have its name
+        op = step.ops.get(op.request.event.data["call"])
     return op is not None and (op.outcome is not None or (op.request is not None and op.request.closing is not None))
 
 

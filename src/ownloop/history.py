@@ -111,10 +111,6 @@ class Op:
         """Started, and nobody recorded what became of it."""
         return bool(self.started) and self.outcome is None
 
-    @property
-    def failed(self) -> bool:
-        return self.outcome is not None and "error" in self.outcome.data
-
 
 @dataclass(slots=True)
 class StepLog:
@@ -141,11 +137,6 @@ class StepLog:
             return "open"
         recorded: StepStatus = self.ended.data.get("status", "ended")
         return recorded
-
-    @property
-    def is_touched(self) -> bool:
-        """Whether any operation was recorded on it (the operator's breakpoint is none of the program's)."""
-        return any(key != "hold" for key in self.ops)
 
     @property
     def is_started(self) -> bool:
@@ -179,7 +170,7 @@ class StepLog:
     @property
     def counts_as_error(self) -> bool:
         """Its last run failed and, once it has ended, no person answered in it."""
-        if (last := self.result_run()) is None or not last.failed:
+        if (last := self.result_run()) is None or last.outcome is None or "error" not in last.outcome.data:
             return False
         decisions = (request.decision() for request in self.requests.values() if self.ended is not None)
         return not any(decision is not None and decision.kind in ("answered", "responded") for decision in decisions)
@@ -225,9 +216,10 @@ class History:
         self.own: set[int] = set()
         self.steps: dict[str, StepLog] = {}
         self.requests: dict[int, Request] = {}
-        self.notes: dict[str, Event] = {}
+        self.notes: set[str] = set()
         self._open: dict[str, StepLog] = {}
         self._messages: list[Event] = []
+        self._early: list[Event] = []  # what closed requests that are not here (yet)
         self.model_failures: list[Event] = []
         self.compacted: Event | None = None
         self.retried = 0
@@ -235,6 +227,7 @@ class History:
         known = list(events)
         if (last := max((event for event in known if event.kind == "compacted"), key=lambda event: event.seq, default=None)) is not None:
             self.compacted, self.counters = last, Counters.from_json(last.data["counters"])
+        self._gap = self.covered, set[int](last.data["kept"] if last is not None else ())  # up to where the log was not read, but for these positions
         self.add(known)
 
     @property
@@ -255,11 +248,11 @@ class History:
                 self._insert(event)
             self.head = max(self.head, event.seq)
 
-    def wrote(self, events: Iterable[Event]) -> None:
+    def wrote(self, events: Sequence[Event]) -> None:
         """Take in what this wake wrote; events from outside before them stay unseen until the log is read again."""
-        for event in events:
-            self.own.add(event.seq)
+        for event in [one for one in events if one.seq > self.head and one.seq not in self.own]:  # a branch beside may have read it first
             self._insert(event)
+        self.own.update(event.seq for event in events)
         while self.head + 1 in self.own:
             self.head += 1
 
@@ -271,10 +264,21 @@ class History:
         self._apply(event)
 
     def recall(self, events: Iterable[Event]) -> None:
-        """Take in covered events of a named step or covered notes; they change no counter."""
-        for event in events:
-            if event.seq <= self.covered:
-                self._apply(event)
+        """Take in covered events of a named step or covered notes, as far as the log was read without them; they change no counter.
+
+        A request that nothing has closed was withdrawn, or the summary would have kept it.
+        """
+        upto, known = self._gap
+        fresh = [event for event in events if event.seq <= upto and event.seq not in known]
+        known.update(event.seq for event in fresh)
+        early, self._early = self._early, []
+        for event in [*fresh, *early]:
+            self._apply(event)
+        self._withdraw(self.requests[event.seq] for event in fresh if event.kind == "request")
+        for step in [self.step(event.step_id) for event in fresh[:1] if event.step_id]:  # older ones came later: again by position
+            step.requests = dict(sorted(step.requests.items()))
+            for request in step.requests.values():
+                step.ops[request.event.op or ""].request = request
 
     def _apply(self, event: Event) -> None:
         if "usage" in event.data and event.seq > self.covered:
@@ -286,7 +290,7 @@ class History:
         elif event.step_id is not None:
             self._apply_to_step(event)
         elif event.kind == "appended":
-            self.notes[event.data["name"]] = event
+            self.notes.add(event.data["name"])
         elif event.kind == "message":
             self._messages.append(event)
         elif event.kind == "model_failed":
@@ -370,8 +374,8 @@ class History:
 
     def _close(self, event: Event) -> None:
         if (request := self.requests.get(event.data["request"])) is None:
-            return
-        if event.kind == "vote":
+            self._early.append(event)
+        elif event.kind == "vote":
             request.votes.append(event)
         elif request.closing is None:
             request.closing, request.status = event, closing_status(event)
@@ -470,8 +474,9 @@ class History:
             return False
         if (request := self.requests.get(event.data.get("request", event.seq))) is not None and request.kind == "child":
             return True
-        step = self.steps[event.step_id]
-        return bool(step.open_requests() or step.doubts()) if step.is_named else event.step_id not in gone
+        step = self.step(event.step_id)
+        is_withdrawn = request is not None and request.status == "withdrawn"  # it would look open again where the turn's end is not read
+        return not is_withdrawn and bool(step.open_requests() or step.doubts()) if step.is_named else event.step_id not in gone
 
 
 def closing_status(event: Event | Draft) -> str:

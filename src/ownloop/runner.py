@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -28,7 +28,7 @@ log = logging.getLogger("ownloop")
 CRASH_LIMIT = 5
 """Wakes in a row that may die without an end; one more and the thread is failed instead of killing the next worker."""
 
-BUDGETS = ("ownloop.llm.budget", "check")
+BUDGETS = "ownloop.llm.budget"
 """What holds budgets, imported when the first one is met: the core knows no model."""
 Deps = Callable[[Thread[Any]], AbstractAsyncContextManager[Any]]
 
@@ -61,36 +61,33 @@ class Runner:
         asked = self._setting.store.clock.ticks()
         if (claim := await self._setting.store.claim(thread_id, self._agents.keys(), self._setting.ttl)) is None:
             return False
-        wake = await self.begin(claim, asked)
-        try:
+        async with self.holding(claim, asked) as wake:
             with watch.current.wake(wake, claim, claim.row.agent):
                 return await _OneWake(wake, claim, self._agents[claim.row.agent], self._deps, self.about(claim.row.agent)).run()
-        finally:
-            self.end(wake)
 
-    async def begin(self, claim: Claim, asked: float) -> Wake:
-        """The wake of a claim, its lease kept from now on."""
+    @asynccontextmanager
+    async def holding(self, claim: Claim, asked: float) -> AsyncIterator[Wake]:
+        """The wake of a claim, its lease kept until the block is left, however that is."""
         events = await self._setting.store.load(claim.row.id, claim.row.head)
         wake = Wake(self._setting, claim, History(claim.row.id, events), asked)
         self._setting.keeper.hold(wake)
         self.wakes.add(wake)
-        return wake
-
-    def end(self, wake: Wake) -> None:
-        self._setting.keeper.let_go(wake)
-        self.wakes.discard(wake)
+        try:
+            yield wake
+        finally:
+            self._setting.keeper.let_go(wake)
+            self.wakes.discard(wake)
 
     def about(self, agent: str) -> Agents:
         """What steps of this agent must know of the program."""
         known = self._agents[agent].known_intents() if agent in self._agents else {}
-        return Agents(agent, known, self._resolve, self.result_type, self._check_budget)
+        return Agents(known, self._resolve, self.result_type, self._check_budget)
 
     async def _check_budget(self, thread: Thread[Any]) -> None:
         """Before the model is asked: park the thread if its own budget, its parents' or that of its spawn is spent."""
         budget = self._agents[thread.agent].budget if thread.agent in self._agents else None
         if budget is not None or thread.parent is not None:
-            module, check = BUDGETS
-            await getattr(import_module(module), check)(thread, budget)
+            await import_module(BUDGETS).check(thread, budget)
 
     def result_type(self, agent: str) -> TypeAdapter[Any]:
         """What an agent's results are validated by; plain JSON for one that this process does not have."""
@@ -153,7 +150,7 @@ class _OneWake:
     async def _unwound(self, error: BaseException) -> bool:
         if only_suspends(error):
             return await self._suspend()
-        if isinstance(error, StoreError) and self._wake.sealed is error:
+        if isinstance(self._wake.sealed, StoreError):  # whatever the handler made of it
             log.error("%s: the wake ended, the store failed: %s", self._wake.thread_id, error)
             return await self._suspend()
         if isinstance(error, BaseExceptionGroup):

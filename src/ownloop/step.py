@@ -29,7 +29,6 @@ Span = timedelta | str | None
 class Agents:
     """What a step must know of the program around it: intents by name, and the result types of agents (for `join`)."""
 
-    name: str
     intents: dict[str, type[Intent]]
     resolve: Callable[[str | Callable[..., Any]], str]
     result_type: Callable[[str], Any]
@@ -201,7 +200,7 @@ class Step(Generic[I]):
         Raises:
             ProgramChanged: the log holds something else than the program asks for; nothing was started.
             CallNoLongerValid: the recorded call fits no class of today; nothing was started.
-            TypeError: the arguments do not fit, or the return annotation has no JSON form; nothing was started.
+            TypeError: `fn` is no function, needs what no field of the intent is, or its return annotation has no JSON form; nothing was started.
         """
         return await calls.run(self._branch, self._load(self._branch.arguments), self._label, fn, args, kwargs)
 

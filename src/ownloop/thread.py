@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -32,7 +31,7 @@ T = TypeVar("T")
 Decide: TypeAlias = Callable[["Thread[Any]"], Awaitable[I]] | Callable[["Thread[Any]"], Awaitable[list[I]]]
 """What selects: any function of the thread that gives one intent or a list; a sync one runs in a thread."""
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = __file__.removesuffix("thread.py")
 
 
 class Thread(Generic[D]):
@@ -160,7 +159,12 @@ class Thread(Generic[D]):
         if name not in history.notes and history.covered:
             history.recall(await wake.store.recall(self.id, None, history.covered))
         if name not in history.notes:
-            await wake.begin(Draft("appended", {"name": name, "data": wake.setting.redact(calls.model_value(data))}))
+            history.notes.add(name)  # before anything is awaited: a branch beside may say the same
+            try:
+                await wake.begin(Draft("appended", {"name": name, "data": wake.setting.redact(calls.model_value(data))}))
+            except BaseException:
+                history.notes.discard(name)
+                raise
 
     async def compact(self, summarize: Callable[[list[StepView]], Awaitable[str]], *, keep_last: int = 20) -> None:
         """Cover ended steps with a summary, except the last `keep_last`; nothing happens until there are more.
@@ -222,7 +226,7 @@ class Thread(Generic[D]):
         """The step, or None if the operator's breakpoint has dealt with it. Parks at the breakpoint."""
         step = self._begin(log)
         branch = self._handed[log.id]
-        is_held = not log.is_touched and any(on is None or on == log.name for on in self._wake.holds)
+        is_held = log.ops.keys() <= {"hold"} and any(on is None or on == log.name for on in self._wake.holds)
         if not is_held and "hold" not in log.ops:
             return step
         if (decision := await waits.hold(branch, log.selected.data.get("schema") if log.selected else None)) is None:
@@ -314,9 +318,9 @@ class _Branches(Generic[T]):
         news = asyncio.ensure_future(self._thread._wake.news())
         try:
             while self._tasks:
-                await asyncio.wait({*self._tasks, news}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({*self._tasks, *([news] if self._parked else [])}, return_when=asyncio.FIRST_COMPLETED)
                 self._collect()
-                if news.done():
+                if self._parked and self._tasks and news.done():  # also what came before the branch had parked
                     news = asyncio.ensure_future(self._thread._wake.news())
                     await self._reenter()
         finally:
@@ -340,8 +344,6 @@ class _Branches(Generic[T]):
 
     async def _reenter(self) -> None:
         """Enter the branches whose answer has come, while others still work."""
-        if not self._parked or not self._tasks:
-            return
         wake = self._thread._wake
         await wake.refresh()
         for step_id in sorted(self._parked):

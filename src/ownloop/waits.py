@@ -13,7 +13,7 @@ from .calls import model_value, outcome_of, revive, type_adapter
 from .clock import micros, moment
 from .errors import Expired, ProgramChanged
 from .events import Draft, Event, Json, digest, sparse
-from .history import Request, interrupt_of
+from .history import interrupt_of
 from .interrupts import ApprovalPolicy, Decision, InterruptKind, Vote
 from .stores.base import NewThread
 from .tools import Outcome
@@ -25,6 +25,7 @@ async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], 
     """See `Step.request_approval`. Known by intent, arguments and who must agree; `schema` stores the arguments' JSON Schema and gives its digest."""
     if not isinstance(policy, ApprovalPolicy):
         raise TypeError(f"{policy!r} is no ApprovalPolicy; write keywords, step.approved(by={policy!r}), or ApprovalPolicy(by={policy!r})")
+    await branch.read()
     arguments = dict(branch.arguments)
     key = branch.key("approval", digest([branch.log.name, arguments, policy.who()])[:12], label)
     edited = _editor(branch, arguments)
@@ -39,6 +40,7 @@ async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], 
 
 async def result_approval(branch: Branch, policy: ApprovalPolicy, label: str | None) -> Decision | None:
     """See `Step.result_approved`. Known by the result and who must agree."""
+    await branch.read()
     run = branch.log.result_run()
     if run is None or run.outcome is None:
         raise ProgramChanged(branch.log.id, "result_approved() before any run has ended", "call step.run(…) first")
@@ -53,15 +55,11 @@ async def _gate(branch: Branch, kind: InterruptKind, key: str, policy: ApprovalP
     draft = branch.request(kind, key, {**shown, "policy": branch.wake.setting.redact(policy.to_json())}, expires)
     if (closing := await branch.park(key, draft, on_expiry=policy.on_expiry)) is None:
         return None
-    request = _request(branch, closing)
+    request = branch.wake.history.requests[closing.data["request"]]
     decision = request.decision()
     if decision is not None and decision.kind == "expired" and policy.on_expiry == "fail":
         raise Expired(interrupt_of(branch.wake.thread_id, branch.wake.row.agent, request))
     return decision
-
-
-def _request(branch: Branch, closing: Event) -> Request:
-    return branch.wake.history.requests[closing.data["request"]]
 
 
 def _editor(branch: Branch, arguments: Json) -> Decision | None:
@@ -147,4 +145,4 @@ async def hold(branch: Branch, schema: str | None) -> Decision | None:
     """Park at the selection; what the operator decided, or None."""
     shown = {"arguments": dict(branch.log.arguments), "policy": ApprovalPolicy().to_json(), **sparse(schema=schema)}
     closing = await branch.park("hold", branch.request("hold", "hold", shown))
-    return None if closing is None else _request(branch, closing).decision()
+    return None if closing is None else branch.wake.history.requests[closing.data["request"]].decision()

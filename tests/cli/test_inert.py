@@ -25,10 +25,20 @@ ACTS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-
         ("\U000e0041", "\\U000e0041"),
         ("\u2028\u2029\u00a0\u3164", "\\u2028\\u2029\\xa0\\u3164"),
         ("größer 東京 ✓ 🚀", "größer 東京 ✓ 🚀"),
+        ("pay\ufe0f\U000e0101", "pay\\ufe0f\\U000e0101"),
+        ("z" + "\u0335" * 6, "z" + "\u0335" * 4 + "\\u0335" * 2),
     ],
 )
 def test_what_acts_is_shown_as_an_escape(text: str, shown: str) -> None:
     assert inert(text) == shown
+
+
+def test_a_page_shows_what_a_terminal_shows() -> None:
+    from ownloop.server.inbox import inert as page
+
+    for code in (*range(0x3000), *range(0xFE00, 0xFF00), *range(0xE0000, 0xE0200)):
+        assert page.plain(f"x{chr(code)}") == inert(f"x{chr(code)}")
+    assert page.plain("z" + "\u0335" * 6) == inert("z" + "\u0335" * 6)
 
 
 def test_no_character_of_unicode_gets_through_that_a_terminal_could_obey() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ownloop.events import Draft
+from ownloop.stores.base import NewThread
+from ownloop.stores.urls import open_store
 
 from .programs import AGENT, GROUP, Program, quick, running, said, wait
 
@@ -179,3 +184,17 @@ def test_2_what_needs_the_store_itself_says_so(far: Far, words: list[str], told:
 
 def test_a_store_that_is_named_wins_over_a_server_of_the_environment(far: Far, place: Path) -> None:
     assert far("doctor", "--store", f"sqlite:///{place}/t.db").returncode in (0, 1)
+
+
+def test_a_log_that_is_longer_than_a_servers_page_is_shown_whole(far: Far, place: Path) -> None:
+    async def written() -> str:
+        store = open_store(f"sqlite:///{place}/t.db", None)
+        await store.open()
+        notes = [Draft("message", {"text": str(number)}) for number in range(600)]
+        thread, _ = await store.create(NewThread("nobody", [Draft("input", {"input": None}), *notes]))
+        await store.control(thread, "close", Draft("control", {"verb": "close"}))
+        await store.close()
+        return thread
+
+    shown = far("show", asyncio.run(written()), "-f", "--jsonl").stdout.splitlines()
+    assert [json.loads(line)["seq"] for line in shown] == list(range(1, 603))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import socket
@@ -17,7 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-from operated import DEPLOY, ROOT, Operator, database, until_it_answers
+from operated import BIN, DEPLOY, ROOT, Operator, database, until_it_answers
+from postgres_server import server_folder  # lies beside the tests of the stores
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -84,6 +86,17 @@ def test_what_waits_for_what_exists() -> None:
     for service in SERVICES.values():
         for name, condition in service.get("depends_on", {}).items():
             assert "healthcheck" in SERVICES[name] or condition["condition"] == "service_completed_successfully"
+
+
+def test_a_database_that_is_still_being_made_is_not_healthy() -> None:
+    """The image's first server answers on its socket and nowhere else, and stops again: who waits for a healthy one must not meet it."""
+    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "PGHOST": str(server_folder()), "PGPORT": "5432"}
+    words = SERVICES["postgres"]["healthcheck"]["test"][1:]
+    assert subprocess.run(["pg_isready"], env=environment, capture_output=True).returncode == 0, "it is there"
+    with socket.socket() as free:  # where nobody listens
+        free.bind(("127.0.0.1", 0))
+        done = subprocess.run([*words, f"--port={free.getsockname()[1]}"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "127.0.0.1" in done.stdout
 
 
 @pytest.fixture

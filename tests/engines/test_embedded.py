@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 import postgres_server
 
 from ownloop import App
+from ownloop.clock import SystemClock
 from ownloop.engines import Embedded
 from ownloop.stores.memory import MemoryStore
+from ownloop.stores.postgres import PostgresStore
 from ownloop.testing import EngineContract
+from ownloop.testing.engine_scene import Book
 
 
 @pytest.mark.soak  # it hears commits as the one on SQLite does, and most other tests run on it
@@ -46,3 +51,29 @@ class TestEmbeddedOnPostgres(EngineContract):
 
     def make_app(self, **options: Any) -> App:
         return App(self.url, engine=Embedded(), **options)
+
+
+class Ahead(SystemClock):
+    """The clock of a machine that is three seconds before the server's."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=3)
+
+
+class Counting(PostgresStore):
+    looks = 0
+
+    async def runnable(self, agents: Collection[str], limit: int) -> tuple[list[str], datetime | None]:
+        self.looks += 1
+        return await super().runnable(agents, limit)
+
+
+async def test_a_machine_whose_clock_is_before_the_servers_does_not_look_without_end(postgres_url: str) -> None:
+    book, store = Book(), Counting(postgres_url, Ahead())
+    app = App(store, engine=Embedded())
+    app.add(book.sleeper, name="sleeper")
+    async with app:
+        thread = await app.start("sleeper", "2s")
+        while thread not in book.ends:
+            await asyncio.sleep(0.01)
+    assert store.looks < 60, "about ten a second while the timer is only due here"

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -29,6 +30,7 @@ from temporal_server import free_port
 from ownloop import App
 from ownloop.engines import Restate, courier, restate
 from ownloop.testing import EngineContract
+from ownloop.testing.engine_scene import Book
 
 _services = count()
 # hypercorn 0.18 drops a coroutine when a connection closes while the server stops.
@@ -112,6 +114,56 @@ async def register(cluster: Cluster, options: dict[str, Any], url: str) -> None:
     """Have the service known, as it is after the first start of a worker."""
     async with App(url, engine=Restate(**options)):
         await until(lambda: cluster.query(f"SELECT * FROM sys_service WHERE name = '{options['name']}'"), "the service is registered")
+
+
+# ---- what stays there ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_thread_that_hears_much_while_it_sleeps_has_one_timer_there_and_not_one_for_each_wake(
+    cluster: Cluster, options: dict[str, Any], url: str
+) -> None:
+    app, book = App(url, engine=Restate(**options)), Book()
+    app.add(book.sleeper, name="sleeper")
+    async with app:
+        await until(lambda: cluster.query(f"SELECT * FROM sys_service WHERE name = '{options['name']}'"), "the service is registered")
+        thread = await app.start("sleeper", "7d")
+        for number in range(20):
+            await app.send(thread, str(number))
+            await until(lambda number=number: str(number) in book.seen.get(thread, ()), "it is read")
+        query = f"SELECT id FROM sys_invocation WHERE target_service_name = '{options['name']}' AND status"
+        await until(lambda: not cluster.query(f"{query} <> 'scheduled'"), "nothing runs")
+        assert len(cluster.query(f"{query} = 'scheduled'")) <= 2, "one, or its neighbour a tenth of a second away"
+
+
+async def test_the_server_follows_workers_that_move_and_settings_that_change(cluster: Cluster, options: dict[str, Any], url: str) -> None:
+    """To another address, and back to the one that it knew; and what `longest` says at an address that it knows."""
+    book, moved = Book(), {**options, "listen": f"127.0.0.1:{free_port()}"}
+    for number, (place, longest) in enumerate([(options, "1d"), (options, "2h"), (moved, "2h"), (options, "2h")]):
+        engine = Restate(**{**place, "sweep": "10s", "longest": longest})
+        app = App(url, engine=engine)
+        app.add(book.reader, name="reader")
+        query = f"SELECT revision FROM sys_service WHERE name = '{options['name']}' AND revision > {number}"
+        async with app:
+            await until(lambda query=query: cluster.query(query), "it is registered")
+            started = time.monotonic()
+            await done(app, [await app.start("reader")])
+            assert time.monotonic() - started < 5 and not engine.swept, "by the server"
+        (known,) = cluster.query(
+            f"SELECT endpoint FROM sys_deployment d JOIN sys_service s ON s.deployment_id = d.id WHERE s.name = '{options['name']}'"
+        )
+        assert str(place["listen"]) in str(known["endpoint"])
+        with urllib.request.urlopen(f"{cluster.admin}/services/{options['name']}") as answer:
+            assert json.load(answer)["abort_timeout"] == longest
+
+
+async def test_addresses_may_end_with_a_slash(cluster: Cluster, options: dict[str, Any], url: str) -> None:
+    engine = Restate(**{**options, "ingress": f"{cluster.ingress[0]}/", "admin": f"{cluster.admin}/", "sweep": "10s"})
+    app, book = App(url, engine=engine), Book()
+    app.add(book.reader, name="reader")
+    async with app:
+        await until(lambda: cluster.query(f"SELECT * FROM sys_service WHERE name = '{options['name']}'"), "the service is registered")
+        await done(app, [await app.start("reader")], 5)
+    assert not engine.swept
 
 
 # ---- faults --------------------------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -26,6 +28,7 @@ from temporal_server import TemporalServer
 from ownloop import App, engines
 from ownloop.engines import Temporal, courier, temporal
 from ownloop.testing import EngineContract
+from ownloop.testing.engine_scene import Book
 
 _queues = count()
 
@@ -97,6 +100,27 @@ async def test_its_history_holds_ids_and_times_and_nothing_of_what_threads_say(
         values = list(payloads(history.to_json_dict()))
         assert thread in values
         assert all(value is None or isinstance(value, float | int) or value == thread for value in values), values
+
+
+async def test_thousands_of_hints_during_one_wake_leave_a_bounded_history_and_the_server_is_not_taken_for_away(
+    server: TemporalServer, engine: Temporal, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    book, app = Book(), App(url, engine=engine)
+    for name in ("reader", "waiter"):
+        app.add(getattr(book, name), name=name)
+    texts = {str(number) for number in range(temporal_server.SIGNALS + 50)}
+    async with app:
+        thread = await app.start("waiter")
+        await until(lambda: book.wakes, "it runs")
+        for text in sorted(texts):
+            await app.send(thread, text)
+        history = await (await Client.connect(server.target)).get_workflow_handle(f"{engine._queue}/{thread}").fetch_history()
+        book.gate.set()
+        await until(lambda: book.seen.get(thread) == texts, "all is read")
+        await done(app, [thread])
+    assert 100 < sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events) <= temporal_server.SIGNALS
+    assert not [record for record in caplog.records if "takes no hints" in record.message]
+    assert len(book.wakes) == 2 and not book.overlaps
 
 
 def payloads(part: Any) -> Iterator[Any]:
@@ -177,6 +201,35 @@ async def test_while_the_server_is_away_nobody_fails_and_threads_go_on(url: str,
     assert sum("nothing comes from" in record.message for record in caplog.records) == 1
     assert engine.swept
     assert effects(tmp_path / "lines") == once(threads, 3)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_server_that_does_not_answer_holds_up_no_end(
+    server: TemporalServer, engine: Temporal, url: str, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """It is frozen while a wake runs; or takes connections, and never says a word."""
+    monkeypatch.setattr(courier, "LAST_WORDS", 0.5)
+    book = Book()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        app = App(url, engine=engine if is_there else Temporal("{}:{}".format(*mute.getsockname()), sweep="250ms"))
+        app.add(book.waiter, name="waiter")
+        async with app:
+            thread = await app.start("waiter")
+            await until(lambda: book.wakes, "it runs")
+            if is_there:
+                server.send_signal(signal.SIGSTOP)
+            try:
+                closing = asyncio.ensure_future(app.aclose())
+                await asyncio.sleep(0.5)
+                assert not closing.done(), "it waits for what runs"
+                book.gate.set()
+                async with asyncio.timeout(10):
+                    await closing
+            finally:
+                server.send_signal(signal.SIGCONT)
+    later = App(url)
+    assert (await later.show(thread)).status == "done"
+    await later.aclose()
 
 
 async def test_the_server_is_killed_under_load_and_every_effect_happens_once(

@@ -520,7 +520,7 @@ async def test_listening_goes_on_after_its_connection_was_cut(url: str) -> None:
 async def test_cut_connections_are_noticed_before_anything_is_sent(store: PostgresStore, url: str) -> None:
     thread = await new_thread(store)
     await asyncio.gather(*(store.thread(thread) for _ in range(8)))
-    pids = sorted(store.lanes._own)
+    pids = sorted(store.connections._own)
     look(url, "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", (pids,))
     await asyncio.sleep(0.1)
     for number in range(10):

@@ -149,17 +149,17 @@ async def test_calls_that_lose_a_deadlock_are_sent_again(url: str) -> None:
 async def test_whoever_is_cancelled_while_a_connection_comes_hears_of_it(store: PostgresStore, ticks: int) -> None:
     """Before Python 3.12 psycopg's pool loses a cancellation that meets the connection: a loop around it would never end."""
     thread = await new_thread(store)
-    held = [await store.lanes._borrow() for _ in range(store.place.connections)]
+    held = [await store.connections._borrow() for _ in range(store.place.connections)]
     waiting = asyncio.ensure_future(store.thread(thread))
     await asyncio.sleep(0.05)
-    giving = asyncio.ensure_future(store.lanes._give_back(held.pop()))
+    giving = asyncio.ensure_future(store.connections._give_back(held.pop()))
     for _ in range(ticks):
         await asyncio.sleep(0)
     was_cancelled = waiting.cancel()
     await asyncio.wait({waiting, giving})
     assert waiting.cancelled() is was_cancelled
     for connection in held:
-        await store.lanes._give_back(connection)
+        await store.connections._give_back(connection)
     assert (await store.thread(thread)) is not None, "its connection came back"
 
 
@@ -200,7 +200,7 @@ async def test_what_fails_at_the_commit_was_never_told_as_done(store: PostgresSt
 async def test_an_append_is_one_round_trip(store: PostgresStore, tmp_path: Path) -> None:
     thread = await new_thread(store)
     call = json.dumps({"do": "message", "thread": number_of(thread), "drafts": [{"kind": "message", "data": "{}"}]})
-    async with store.lanes._pool.connection() as connection:
+    async with store.connections._pool.connection() as connection:
         for _ in range(10):  # then it is prepared
             await connection.execute(store.lanes._brisk, (call,))
         with (tmp_path / "trace").open("w") as file:
@@ -250,12 +250,12 @@ async def test_a_caller_that_is_cancelled_is_heard_of_all_the_same(store: Postgr
 
 async def test_a_process_number_that_the_system_gives_out_again_is_not_taken_for_our_own(store: PostgresStore, url: str) -> None:
     await new_thread(store)
-    (pid,) = store.lanes._own
-    assert store.lanes.is_own(pid)
+    (pid,) = store.connections._own
+    assert store.connections.is_own(pid)
     look(url, "SELECT pg_terminate_backend(%s)", (pid,))
     await asyncio.sleep(0.1)
     await new_thread(store)
-    assert not store.lanes.is_own(pid)
+    assert not store.connections.is_own(pid)
 
 
 async def test_large_values_of_others_are_waited_for_alone(store: PostgresStore, url: str) -> None:

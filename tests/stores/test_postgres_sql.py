@@ -441,7 +441,7 @@ async def whole_protocol(store: PostgresStore) -> None:
 async def scans_during(url: str, store: PostgresStore) -> list[tuple[Any, ...]]:
     """The big tables that were read from end to end while the protocol ran."""
     counts = f"SELECT relname, seq_scan FROM pg_stat_user_tables WHERE schemaname = '{connect.parse(url).schema}' AND {BIG}"
-    pids = [connection.pgconn.backend_pid for connection in store.lanes._own.values()]
+    pids = [connection.pgconn.backend_pid for connection in store.connections._own.values()]
     before = dict(look(url, counts))
     await whole_protocol(store)
     await asyncio.gather(*(store._rows("SELECT pg_stat_force_next_flush()") for _ in pids))

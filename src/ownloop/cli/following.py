@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 BAR = 24
+PAGE = 500
+"""Events asked for at once: a server gives no more."""
 RESTING = ("done", "failed", "cancelled", "closed")
 
 
 class Follower:
-    """Prints a thread while it grows."""
+    """Prints a thread while it grows: its story, or, with `raw`, what that makes of each event."""
 
-    def __init__(self, app: App, paper: Paper, thread_id: str, *, after: int = 0) -> None:
+    def __init__(self, app: App, paper: Paper, thread_id: str, *, after: int = 0, raw: Callable[[Event], None] | None = None) -> None:
         self._app, self._paper, self.thread_id = app, paper, thread_id
         self._teller = Teller(thread_id)
         self._group: str | None = None
         self._bars = Bars(paper, app.store.clock)
         self.seen = after
-        self._quiet_until = after
+        self._raw = raw
 
     async def follow(self, *, until_it_rests: bool) -> None:
         """Until cancelled; with `until_it_rests` also until a turn has ended, or the thread has."""
@@ -43,7 +45,7 @@ class Follower:
                     self.event(item)
                     if until_it_rests and await self._rests(item):
                         return
-                else:
+                elif self._raw is None:
                     self._streamed(item)
         finally:
             self._bars.clear()
@@ -62,6 +64,9 @@ class Follower:
         self.seen = event.seq
         if event.kind in ("outcome", "delivered", "turn_ended", "failed"):
             self._bars.clear()
+        if self._raw is not None:
+            self._raw(event)
+            return
         if not self._paper.is_plain:
             self._paper.json({"thread": self.thread_id, **plain(event)})
             return
@@ -79,8 +84,9 @@ class Follower:
 
     async def catch_up(self) -> None:
         """Print what is on disk and was not printed yet."""
-        for event in await self._app.store.events(self.thread_id, after=self._teller.history.head):
-            self.event(event)
+        while page := await self._app.store.events(self.thread_id, after=self._teller.history.head, limit=PAGE):
+            for event in page:
+                self.event(event)
 
     def _streamed(self, item: Progress | Delta) -> None:
         if self._paper.form == "jsonl" or self._paper.form == "json":

@@ -1,36 +1,13 @@
-"""Text from logs as it may stand on a terminal: nothing in it moves the cursor, turns the reading direction or hides."""
+"""Values and durations as they stand on a terminal, in one line."""
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from datetime import timedelta
 
 from ..events import Json, clip
-
-_HIDDEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800")  # letters and marks that look like nothing
-_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
-
-def inert(text: str, *, keep: str = "") -> str:
-    """The text with every control, format, surrogate, private and invisible character as a visible escape (`\\x1b`, `\\u202e`).
-
-    `keep` names characters that may stay ("\\n" where lines are split afterwards).
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if char in keep else _seen(char) for char in text)
-
-
-def _seen(char: str) -> str:
-    if char in _SHORT:
-        return _SHORT[char]
-    is_plain = char not in _HIDDEN and unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    if is_plain and (char == " " or unicodedata.category(char) != "Zs"):
-        return char
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+from ..inert import inert as inert
 
 
 def brief(value: Json, limit: int = 300) -> str:

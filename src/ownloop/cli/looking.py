@@ -13,11 +13,12 @@ from ..interrupts import DECIDABLE, Interrupt
 from ..views import ThreadView
 from . import resolving
 from .command import command
-from .following import Follower
+from .following import RESTING, Follower
 from .inert import brief, fields, span
 from .paper import Paper, Span, plain
 from .session import Session
 from .showing import STYLES, head, story, waiting
+from .standing import told_if_unserved
 from .totals import totals
 from .trouble import Code, usage
 from .values import parsed
@@ -78,11 +79,18 @@ def _cells(view: ThreadView, waits: list[Interrupt], now: datetime) -> list[Span
     if view.status == "failed" and view.error is not None:
         what: Span = (f"{view.error.type}: {brief(view.error.message, 200)}", "red")
     elif waits:
-        what = ("waits: " + ", ".join(f"{one.kind} {one.name}".strip() for one in waits), "yellow")
+        what = ("waits: " + ", ".join(map(_waited_for, waits)), "yellow")
     else:
         what = "" if view.result is None else brief(view.result, 200)
     age = f"{span(now - view.updated_at)} ago"
     return [view.id, view.agent or "–", (view.status, STYLES[view.status]), str(view.turn), (age, "dim"), view.key or "", what]
+
+
+def _waited_for(one: Interrupt) -> str:
+    """`approval deploy`; of an event its own name and key, as `emit` wants them."""
+    if one.kind == "event" and isinstance(one.value, dict):
+        return " ".join(["event", *(str(one.value[name]) for name in ("event", "key") if one.value.get(name) is not None)])
+    return f"{one.kind} {one.name}".strip()
 
 
 # ---- show ------------------------------------------------------------------------------------------------------------------------
@@ -103,7 +111,7 @@ async def show(
     async with session.opened() as app:
         thread_id = await resolving.thread_id(app, thread)
         if follow:
-            return await _followed(session, app, thread_id, stay, events)
+            return await _followed(session, app, thread_id, stay, events, full)
         view, paper = await app.show(thread_id), session.paper
         if paper.form == "json":
             paper.object({"thread": {**plain(view), "totals": plain(totals(view, app.store.clock.now()))}})
@@ -121,23 +129,20 @@ async def show(
     return Code.OK
 
 
-async def _followed(session: Session, app: App, thread_id: str, stay: bool, events: bool) -> int:
+async def _followed(session: Session, app: App, thread_id: str, stay: bool, events: bool, full: bool) -> int:
     paper = session.paper
     if paper.form == "json":
         raise usage("a stream is no one object; use --jsonl", session.again("show", thread_id, "-f", "--jsonl"))
-    if events:
-        async for item in app.stream(thread_id):
-            if isinstance(item, Event):
-                _raw(paper, item, full=False)
-        return Code.OK
-    if paper.is_plain:
+    follower = Follower(app, paper, thread_id, raw=(lambda event: _raw(paper, event, full)) if events and paper.is_plain else None)
+    if paper.is_plain and not events:
         head(paper, await app.show(thread_id), app.store.clock.now())
         paper.line()
     row = await app.store.thread(thread_id)
-    if row is not None and row.status in ("done", "failed", "cancelled", "closed") and not stay:
-        await Follower(app, paper, thread_id).catch_up()
+    if row is not None and row.status in RESTING and not stay:
+        await follower.catch_up()
         return Code.OK
-    await Follower(app, paper, thread_id).follow(until_it_rests=not stay)
+    async with told_if_unserved(session, app, thread_id):
+        await follower.follow(until_it_rests=not stay)
     return Code.OK
 
 

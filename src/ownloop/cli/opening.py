@@ -83,10 +83,12 @@ def _apps(module: ModuleType) -> dict[str, App]:
 
 
 def move(app: App, url: str) -> None:
-    """Let an App that was not used yet work on another store: what the operator says wins over what the program says."""
+    """Let an App that is not open work on another store: what the operator says wins over what the program says."""
     if url != app.store.url:
         app.store = open_store(url, None)
         app._outbox._store = app._board._store = app.store
+        if getattr(app._engine, "_store", None) is not None:
+            app._engine = None  # the App made it for the store that it had
 
 
 def companion(app: App, kind: type[T]) -> T | None:

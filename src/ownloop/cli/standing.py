@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from ..app import App
-from ..errors import NotFound
+from ..errors import NotFound, StoreError
 from ..interrupts import DECIDABLE
+from ..stores.base import ThreadRow
+from .session import Session
 from .trouble import Code
 
 Standing = Literal["busy", "waiting", "done", "failed", "cancelled", "closed"]
@@ -22,6 +24,8 @@ CODES: dict[Standing, Code] = {
     "cancelled": Code.CANCELLED,
 }
 LOOK_AGAIN = 0.5
+PATIENCE = 5.0
+"""Seconds in which a worker takes up what is ready, or there is none."""
 
 
 async def standing(app: App, thread_id: str) -> Standing:
@@ -33,8 +37,7 @@ async def standing(app: App, thread_id: str) -> Standing:
         return "waiting"
     if row.status != "open":
         return row.status
-    is_due = row.due is not None and row.due <= app.store.clock.now()
-    if row.lease_until is not None or row.woken > row.seen or is_due:
+    if row.lease_until is not None or _is_ready(app, row):
         return "busy"
     waits = await app.interrupts(thread=thread_id, limit=1000)
     if any(one.kind in DECIDABLE or one.kind == "event" for one in waits):
@@ -64,3 +67,33 @@ async def at_rest(app: App, thread_id: str, *, stays: bool = False) -> Standing:
                     await changed.wait()
     finally:
         unlisten()
+
+
+def _is_ready(app: App, row: ThreadRow) -> bool:
+    """Whether a worker would take an open thread that nobody holds."""
+    return row.woken > row.seen or (row.due is not None and row.due <= app.store.clock.now())
+
+
+@asynccontextmanager
+async def told_if_unserved(session: Session, app: App, thread_id: str) -> AsyncIterator[None]:
+    """Beside what waits for a thread: say once, if it is so, that nobody takes it up. A server does not show that."""
+    looking = asyncio.ensure_future(_unserved(session, app, thread_id)) if session.server is None else None
+    try:
+        yield
+    finally:
+        if looking is not None:
+            looking.cancel()
+            with suppress(asyncio.CancelledError, StoreError):
+                await looking
+
+
+async def _unserved(session: Session, app: App, thread_id: str) -> None:
+    before: int | None = None
+    while (row := await app.store.thread(thread_id)) is not None:
+        is_left = row.status == "open" and row.lease_until is None and _is_ready(app, row)
+        if is_left and row.epoch == before:
+            serve = session.again("worker", session.app_place or "FILE.py")
+            session.paper.note((f"no worker has taken it up for {PATIENCE:g} s; is one for {row.agent} running? ", "yellow"), (serve, "cyan"))
+            return
+        before = row.epoch if is_left else None
+        await asyncio.sleep(PATIENCE)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..app import App
+from ..events import Json
 from ..stores.answering import Answering
 from ..telemetry import from_environment
 from .command import command
@@ -20,7 +21,7 @@ from .paper import plain
 from .probes import NOBODY, probes, why_no_work
 from .session import Session
 from .showing import waiting
-from .standing import CODES, Standing, at_rest
+from .standing import CODES, Standing, at_rest, told_if_unserved
 from .trouble import Code, Trouble, usage
 from .values import parsed, seconds, spoken
 
@@ -50,23 +51,41 @@ async def start(
     limit, value = seconds(timeout), spoken(input) if input else None
     async with session.opened(begins=True) as app:
         waits = wait or watch or stay
+        is_known = key is not None and bool(await app.threads(agent=agent, key=key, limit=1))
         if waits and app.agents:
-            return await _serving(session, app, lambda: app.start(agent, value, key=key, context=about), watch, stay, limit)
-        thread_id = await app.start(agent, value, key=key, context=about)
+            return await _serving(session, app, lambda: _begun(session, app, is_known, agent, value, key, about), watch, stay, limit)
+        thread_id = await _begun(session, app, is_known, agent, value, key, about)
         if waits:
             session.paper.note(("no --app was given: waiting for a worker elsewhere", "dim"))
-            return await _until_rest(session, app, thread_id, watch, stay, limit)
-        _say_started(session, app, thread_id)
+            async with told_if_unserved(session, app, thread_id):
+                return await _until_rest(session, app, thread_id, watch, stay, limit)
+        await _say_started(session, app, thread_id, is_known)
     return Code.OK
 
 
-def _say_started(session: Session, app: App, thread_id: str) -> None:
-    if session.paper.is_plain:
-        session.paper.line(thread_id)
-        place = session.app_place or "FILE.py"
-        session.paper.note((f"recorded; it runs as soon as a worker serves this store: {session.again('worker', place)}", "dim"))
+async def _begun(session: Session, app: App, is_known: bool, agent: str, value: Json, key: str | None, context: Json) -> str:
+    """Start the thread, or find the one with that key and say what became of another input; its id."""
+    thread_id = await app.start(agent, value, key=key, context=context)
+    if is_known and value is not None:
+        first = (await app.store.events(thread_id, limit=1))[0].data.get("input")
+        if first != (app._redact(value) if isinstance(app, App) else value):
+            kept = f"{agent}/{key} was there already: its input stays {brief(first, 80)!r}, and this one was not used; to say more: "
+            session.paper.note((kept, "yellow"), (session.again("send", f"{agent}/{key}", "TEXT"), "cyan"))
+    return thread_id
+
+
+async def _say_started(session: Session, app: App, thread_id: str, is_known: bool) -> None:
+    row = await app.store.thread(thread_id)
+    status = row.status if row is not None else "open"
+    if not session.paper.is_plain:
+        session.paper.object({"thread": thread_id, "status": status})
+        return
+    session.paper.line(thread_id)
+    if is_known:
+        said = f"it was there already, and is {status}: {session.again('show', thread_id)}"
     else:
-        session.paper.object({"thread": thread_id, "status": "open"})
+        said = f"recorded; it runs as soon as a worker serves this store: {session.again('worker', session.app_place or 'FILE.py')}"
+    session.paper.note((said, "dim"))
 
 
 async def _serving(session: Session, app: App, begin: Any, watch: bool, stay: bool, limit: float | None) -> int:

@@ -21,7 +21,7 @@ from ..clock import duration
 from ..errors import StoreError
 from ..stores.base import Store, ThreadRow
 from ..wake import in_thread
-from .base import Agents, RunOne
+from .base import Agents, RunOne, is_cancelled
 
 log = logging.getLogger("ownloop")
 
@@ -36,6 +36,10 @@ SIGHT = 100
 """How many more threads the sweep looks at than it could run."""
 RETRY = 2.0
 """Seconds before the server is asked again after it was away."""
+TELL = 60.0
+"""Seconds without trouble after which the next trouble is told again."""
+LAST_WORDS = 5.0
+"""Seconds at the end for the server to hear that the wakes have ended. What it does not hear it tries again elsewhere, and the rows know."""
 
 
 class WakeFailed(Exception):
@@ -83,7 +87,8 @@ class Courier:
         raise NotImplementedError
 
     async def deliver(self, stop: asyncio.Event) -> None:
-        """Take hints and `run` them until told to stop, then end in order; raises anything if the server is away. Runs in a loop of its own."""
+        """Take hints and `run` them until told to stop, then end in order; raises anything if the server is away. Runs in a loop of its own, and is
+        cancelled there if it does not end LAST_WORDS after the last wake."""
         raise NotImplementedError
 
     # ---- hints -----------------------------------------------------------------------------------------------------------------
@@ -119,30 +124,36 @@ class Courier:
     async def serve(self, run_one: RunOne) -> None:
         self._loop, self._run_one, self._slots = asyncio.get_running_loop(), run_one, asyncio.Semaphore(self._concurrency)
         apart, stop, self._stopping = asyncio.new_event_loop(), asyncio.Event(), False
-        delivering = asyncio.ensure_future(in_thread(lambda: _run(apart, self._deliver(stop))))
+        delivery = self._deliver(stop)
+        delivering = asyncio.ensure_future(in_thread(lambda: _run(apart, delivery)))
+        delivering.add_done_callback(_seen)
         try:
             with self._listening():
                 await self._look_forever()
         finally:
             self._stopping = True
-            apart.call_soon_threadsafe(stop.set)
-            while pending := [task for task in (delivering, *self._tasks) if not task.done()]:
-                await asyncio.wait(pending)
+            _post(apart, stop.set)
+            while self._tasks:
+                await asyncio.wait(list(self._tasks))
+            if (await asyncio.wait({delivering}, timeout=LAST_WORDS))[1]:
+                log.warning("%s has not heard in %g s that this worker ends; it tries elsewhere what it does not know of", self._name, LAST_WORDS)
+                _post(apart, lambda: [task.cancel() for task in asyncio.all_tasks(apart)])
+                await asyncio.wait({delivering}, timeout=LAST_WORDS)
 
     async def _deliver(self, stop: asyncio.Event) -> None:
-        is_told = False
+        told, text = float("-inf"), "nothing comes from %s (%s: %s), trying again; meanwhile this worker finds threads in their rows"
         while not stop.is_set():
             try:
                 await self.deliver(stop)
-            except Exception as error:
-                if not is_told:
-                    log.error(
-                        "nothing comes from %s (%s: %s), trying again; meanwhile this worker finds threads in their rows", self._name, *_said(error)
-                    )
-                is_told = True
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY):
-                        await stop.wait()
+            except BaseException as error:  # what is written in Rust may panic
+                if is_cancelled():
+                    raise
+                if time.monotonic() - told > TELL:
+                    log.error(text, self._name, *_said(error))
+                told = time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RETRY):
+                    await stop.wait()
 
     async def run(self, thread_id: str) -> float | None:
         """One wake, in the App's loop; called in `deliver`'s. Seconds after which to hint the thread again; None: not before somebody else does.
@@ -255,7 +266,15 @@ class Courier:
         self._stirred = True  # there is room again
 
 
-def _said(error: Exception) -> tuple[str, str]:
+async def ends_before(stop: asyncio.Event, task: asyncio.Future[Any]) -> bool:
+    """Wait for one of the two; whether the task has ended."""
+    told = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    return task.done()
+
+
+def _said(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, str(error).partition("\n")[0]
 
 
@@ -263,6 +282,11 @@ def _seen(done: asyncio.Future[Any]) -> None:
     """Its error is logged already, whether somebody still waits for it or not."""
     if not done.cancelled():
         done.exception()
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(call)
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Any) -> None:

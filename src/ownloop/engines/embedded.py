@@ -20,6 +20,9 @@ log = logging.getLogger("ownloop")
 LONGEST_NAP = 5.0
 """Seconds between looks at the store, whatever it says: the machine's clock may have been set."""
 
+LEAST_NAP = 0.001
+"""Seconds until a look for what should be ready by now; more each time that it is not."""
+
 OFTEN = 0.1
 """Seconds between looks while there is no room."""
 
@@ -38,7 +41,7 @@ class Embedded:
         self._again: set[str] = set()
         self._changed: asyncio.Event | None = None
         self._run_one: RunOne | None = None
-        self._look_at = 0.0
+        self._look_at, self._hurry = 0.0, LEAST_NAP
         self._serving: asyncio.Task[Any] | None = None
 
     def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
@@ -126,7 +129,9 @@ class Embedded:
                 self._queue.append(thread_id)
         if due is None:
             return LONGEST_NAP
-        return min(LONGEST_NAP, max(0.001, (due - self._store.clock.now()).total_seconds()))
+        nap = (due - self._store.clock.now()).total_seconds()
+        self._hurry = LEAST_NAP if ready or nap > 0 else min(OFTEN, 2 * self._hurry)  # past here and not ready: the store's clock is behind this one
+        return min(LONGEST_NAP, max(self._hurry, nap))
 
     async def _run(self, thread_id: str, run_one: RunOne) -> None:
         is_runnable = False

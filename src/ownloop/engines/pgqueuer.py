@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ownloop")
 
-VERSION = 1
+VERSION = 2
 """Of pgqueuer.sql; the schema's comment says which one is there. A newer one takes the place of an older one."""
 SWEEP = 2.0
 """Seconds between two looks at the rows, give or take a fifth, so that workers do not look all at once."""
@@ -63,9 +63,7 @@ class PgQueuer:
 
     def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
         if not hasattr(store, "place"):
-            raise ValueError(
-                f"PgQueuer keeps its jobs in Postgres, and the store is {store.url}; leave engine= out, or keep the threads in postgresql://…"
-            )
+            raise ValueError(f"PgQueuer keeps its jobs in Postgres, and the store is {store.url}; leave engine= out, or name postgresql://…")
         self._store, self._agents, self._concurrency = cast("PostgresStore", store), agents, concurrency
         self._schema = f"{self._store.place.schema}_pgq"
 
@@ -105,34 +103,34 @@ class PgQueuer:
         while True:  # at once: what was written before the triggers were there has no job
             try:
                 self._register()
-                lost = await self.sweep()
-                if time.monotonic() > pruned + PRUNE:
-                    await self.prune()
+                lost = await self.sweep(self._queue)
+                if time.monotonic() > pruned + PRUNE and not await self.prune():
                     pruned = time.monotonic()
             except AWAY as error:
                 log.warning("the sweep over the threads did not take place, looking again: %s", error)
             await asyncio.sleep((SWEEP / 10 if lost else SWEEP) * random.uniform(0.8, 1.2))
 
-    async def sweep(self) -> int:
-        """Give jobs to what is ready and has none, and to timers that are near; how many had surely been lost."""
-        asked = (sorted(self._agents()), SWEPT, self._upto)
-        lost, self._upto = (await self._rows("SELECT lost, upto FROM ownloop_pgq.sweep(%s::text[], %s, %s)", asked))[0]
+    async def sweep(self, queue: Queue | None = None) -> int:
+        """Give jobs to what is ready and has none, and to timers that are near; how many had surely been lost. What was given to `queue` and never
+        arrived there is taken back."""
+        asked = (sorted(self._agents()), SWEPT, self._upto, *(queue.held() if queue else (None, [])))
+        lost, self._upto = (await self._rows("SELECT lost, upto FROM ownloop_pgq.sweep(%s::text[], %s, %s, %s, %s::bigint[])", asked))[0]
         return int(lost)
 
-    async def prune(self, older: timedelta = KEPT) -> None:
-        """Forget what PgQueuer's log says of jobs that ended before."""
-        await self._rows("SELECT ownloop_pgq.prune(%s)", (older,))
+    async def prune(self, older: timedelta = KEPT) -> int:
+        """Forget some of what PgQueuer's log says of jobs that ended before; how much. Again until it is 0."""
+        return int((await self._rows("SELECT ownloop_pgq.prune(%s)", (older,)))[0][0])
 
     # ---- the schema ------------------------------------------------------------------------------------------------------------
 
     def _sql(self, text: str) -> str:
-        return self._store.place.sql(text).replace("ownloop_pgq", self._schema)
+        return self._store.place.sql(text.replace("ownloop_pgq", "\0")).replace("\0", self._schema)
 
     async def _rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
         async def look(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
             return await (await connection.execute(self._sql(query).encode(), values)).fetchall()
 
-        return await self._store.lanes.borrowed(look)
+        return await self._store.connections.use(look)
 
     async def install(self) -> None:
         """Make PgQueuer's schema and the triggers, unless they are there.
@@ -149,10 +147,10 @@ class PgQueuer:
 
         try:
             if not await self._is_installed():
-                await self._store.lanes.borrowed(make)
+                await self._store.connections.use(make)
         except psycopg.errors.InsufficientPrivilege as error:
-            place = self._store.place.name
-            raise StoreError(f"{place}: this role may not make the schema {self._schema}. Run `ownloop migrate` as the owner of the store") from error
+            what = f"{self._store.place.name}: this role may not make the schema {self._schema}. Run `ownloop migrate` as the owner of the store"
+            raise StoreError(f"{what}; if it may make none, an administrator does CREATE SCHEMA {self._schema} AUTHORIZATION owner") from error
 
     async def _is_installed(self) -> bool:
         said, has_table, has_triggers = (await self._rows(_STATE))[0]

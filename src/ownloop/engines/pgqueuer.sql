@@ -41,18 +41,30 @@ CREATE OR REPLACE TRIGGER pgqueuer_hint AFTER UPDATE ON ownloop.threads FOR EACH
 
 -- Jobs for what is ready and has lost its own, for leases that have run out, and for timers of the next 60 s after `since`. How many jobs were surely lost
 -- (nothing new waits to be run), and up to when timers have theirs. The clock is asked in a subselect: compared with the bare function the index would not be used.
-CREATE OR REPLACE FUNCTION ownloop_pgq.sweep(agents text[], most integer, since bigint, OUT lost integer, OUT upto bigint)
+-- `me` is the worker that asks, as PgQueuer names it, and `known` are the jobs that have arrived there.
+DROP FUNCTION IF EXISTS ownloop_pgq.sweep(text[], integer, bigint);
+CREATE OR REPLACE FUNCTION ownloop_pgq.sweep(
+    agents text[], most integer, since bigint, me uuid DEFAULT NULL, known bigint[] DEFAULT '{}', OUT lost integer, OUT upto bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     moment bigint := ownloop.now();
     batch ownloop.threads[];
     stale bigint[];
 BEGIN
-    -- Who picks a job claims its thread at once. If the thread is ready two seconds later, those hands are dead or frozen: the key is given to another job.
-    SELECT array_agg(id ORDER BY id) INTO stale FROM ownloop_pgq.pgqueuer
-    WHERE status = 'picked' AND dedupe_key IS NOT NULL AND updated < clock_timestamp() - interval '2 seconds';
-    IF stale IS NOT NULL THEN
-        UPDATE ownloop_pgq.pgqueuer SET dedupe_key = NULL WHERE id = ANY (stale);
+    -- Given to this worker two seconds ago, which knows nothing of it: the answer was lost with its connection. It would count among what the worker may have.
+    stale := ARRAY(SELECT id FROM ownloop_pgq.pgqueuer
+        WHERE queue_manager_id = me AND status = 'picked' AND id <> ALL (known) AND updated < clock_timestamp() - interval '2 seconds');
+    IF stale <> '{}' THEN
+        DELETE FROM ownloop_pgq.pgqueuer WHERE id = ANY (stale);
+    END IF;
+    -- Who picks a job claims its thread at once. If the thread is ready two seconds later, those hands are dead or frozen: the key is given to another job. Not
+    -- while somebody's transaction holds the thread's row: whoever has the job waits for that, and so would each further one, until no worker had hands left.
+    stale := ARRAY(SELECT id FROM ownloop_pgq.pgqueuer
+        WHERE status = 'picked' AND dedupe_key ~ '^[st]:[0-9]+:' AND updated < clock_timestamp() - interval '2 seconds' ORDER BY id);
+    IF stale <> '{}' THEN
+        UPDATE ownloop_pgq.pgqueuer SET dedupe_key = NULL WHERE id = ANY (stale) AND split_part(dedupe_key, ':', 2)::bigint IN (
+            SELECT number FROM ownloop.threads WHERE number IN (SELECT split_part(dedupe_key, ':', 2)::bigint FROM ownloop_pgq.pgqueuer WHERE id = ANY (stale))
+            FOR NO KEY UPDATE SKIP LOCKED);
     END IF;
     SELECT array_agg(one ORDER BY one.number) INTO batch FROM unnest(agents) AS mine, LATERAL (
             (SELECT * FROM ownloop.threads WHERE agent = mine AND ready < 0 ORDER BY ready LIMIT most)
@@ -80,10 +92,17 @@ BEGIN
     END IF;
 END $$;
 
--- Forget what PgQueuer has written down of jobs that are over, and jobs of agents that nobody runs any more: the sweep makes them anew.
-CREATE OR REPLACE FUNCTION ownloop_pgq.prune(age interval) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    DELETE FROM ownloop_pgq.pgqueuer_log WHERE created <= now() - age;
+-- Forget what PgQueuer has written down of jobs that are over, and jobs of agents that nobody runs any more: the sweep makes them anew. How many lines went;
+-- some at a time, and a table that somebody holds is not waited for: the sweep comes after it.
+DROP FUNCTION IF EXISTS ownloop_pgq.prune(interval);
+CREATE OR REPLACE FUNCTION ownloop_pgq.prune(age interval, most integer DEFAULT 20000) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
     DELETE FROM ownloop_pgq.pgqueuer WHERE status = 'queued' AND execute_after <= now() - age - interval '1 hour';
+    WITH gone AS (
+        DELETE FROM ownloop_pgq.pgqueuer_log WHERE id IN (SELECT id FROM ownloop_pgq.pgqueuer_log WHERE created <= now() - age ORDER BY created LIMIT most)
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
 $$;
 
 -- For the role of `ownloop migrate --roles`: PgQueuer writes its tables itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -33,7 +34,7 @@ AWAY = (StoreError, psycopg.OperationalError, psycopg.InterfaceError, OSError)
 PAUSE = 0.5
 """Seconds until it is tried again."""
 QUIET = 0.02
-"""Seconds in which many notices of new jobs count as one: PgQueuer asks the database at each."""
+"""Seconds between two looks at the jobs, however many notices come: each look asks the database four times."""
 BATCH = 25
 NAMES = {"function": "fn_pgqueuer_changed", "trigger": "tg_pgqueuer_changed", "queue_status_type": "pgqueuer_status", "queue_table": "pgqueuer"}
 TABLES = {"queue_table_log": "pgqueuer_log", "statistics_table": "pgqueuer_statistics", "schedules_table": "pgqueuer_schedules"}
@@ -47,8 +48,9 @@ def settings(schema: str) -> DBSettings:
 
 
 def tables(schema: str) -> str:
-    """The SQL that makes PgQueuer's tables."""
-    return QueryBuilderEnvironment(settings(schema)).build_install_query()
+    """The body of a block that makes PgQueuer's tables. IF NOT EXISTS asks for the right to make schemas even where there is one."""
+    made = f"IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF;"
+    return QueryBuilderEnvironment(settings(schema)).build_install_query().replace(f"CREATE SCHEMA IF NOT EXISTS {schema};", made)
 
 
 class Driver:
@@ -57,10 +59,7 @@ class Driver:
     def __init__(self, store: PostgresStore, channel: str) -> None:
         self._store, self._channel = store, channel
         self._callbacks: list[NotifyCallback] = []
-        self._listens = asyncio.Event()
-        self._quiet: asyncio.TimerHandle | None = None
-        self._missed: str | None = None
-        self.shutdown, self.tm = asyncio.Event(), TaskManager()
+        self._listens, self.shutdown, self.tm, self.is_told = asyncio.Event(), asyncio.Event(), TaskManager(), False
 
     async def fetch(self, query: str, *args: object) -> Rows:
         return (await self._sent(query, args))[0]
@@ -71,12 +70,15 @@ class Driver:
     async def _sent(self, query: str, args: tuple[object, ...]) -> tuple[Rows, str]:
         async def work(connection: psycopg.AsyncConnection[Any]) -> tuple[Rows, str]:
             async with AsyncRawCursor(connection, row_factory=dict_row) as cursor:
-                await cursor.execute(query.encode(), args or None)
+                try:
+                    await cursor.execute(query.encode(), args or None)
+                except (psycopg.errors.FeatureNotSupported, psycopg.errors.InternalError_) as error:  # prepared for tables that were made anew since
+                    raise psycopg.OperationalError(str(error)) from error  # so that it is sent again, on another connection
                 return (await cursor.fetchall() if cursor.description else []), cursor.statusmessage or ""
 
         while True:
             try:
-                return await self._store.lanes.borrowed(work)
+                return await self._store.connections.use(work)
             except AWAY as error:
                 if self.shutdown.is_set():
                     raise
@@ -99,7 +101,7 @@ class Driver:
         while not is_cancelled():
             try:
                 async with await psycopg.AsyncConnection.connect(self._store.place.conninfo, autocommit=True) as connection:
-                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+                    await connection.execute(sql.SQL("LISTEN {}; SET idle_session_timeout = 0").format(sql.Identifier(self._channel)))
                     self._listens.set()
                     self._hear(f'{{"channel": "{self._channel}", {sent}}}')
                     while not is_cancelled():
@@ -111,34 +113,33 @@ class Driver:
             await asyncio.sleep(PAUSE)
 
     def _hear(self, payload: str) -> None:
+        """Tell PgQueuer, but not of new jobs again before it has asked for them: it keeps each notice until it gets round to it."""
         if "table_changed_event" in payload:
-            if self._quiet is not None:
-                self._missed = payload
+            if self.is_told:
                 return
-            self._quiet = asyncio.get_running_loop().call_later(QUIET, self._hear_again)
+            self.is_told = True
         for callback in self._callbacks:
             callback(payload)
-
-    def _hear_again(self) -> None:
-        self._quiet, missed, self._missed = None, self._missed, None
-        if missed is not None:
-            self._hear(missed)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.tm.gather_tasks()
+        """Nothing was opened."""
 
 
 class _Manager(QueueManager):
-    """As many jobs as handlers may run, which may be one: `run` itself takes no less than two."""
+    """As many jobs as handlers may run, which may be one: `run` itself takes no less than two. It looks at once, and not again within QUIET."""
 
-    most = 1
+    most, looked = 1, 0.0
+    driver: Driver
 
     async def fetch_jobs(self, batch_size: int, global_concurrency_limit: int | None, heartbeat_timeout: timedelta) -> AsyncGenerator[Job, None]:
         try:
+            await asyncio.sleep(self.looked + QUIET - time.monotonic())
+            self.driver.is_told, self.looked = False, time.monotonic()
             async for job in super().fetch_jobs(batch_size, self.most, heartbeat_timeout):
+                self.driver.is_told = False  # `run` drops a notice with each job
                 yield job
         except Exception:
             self.shutdown.set()  # `run` ends now, and waits for its jobs
@@ -153,7 +154,7 @@ class Queue:
         self._driver, names = Driver(store, schema), settings(schema)
         queries = Queries(self._driver, QueryBuilderEnvironment(names), QueryQueueBuilder(names), QuerySchedulerBuilder(names))
         self._manager = _Manager(queries, channel=names.channel)
-        self._manager.most = most
+        self._manager.most, self._manager.driver = most, self._driver
         self.stopped = self._manager.shutdown
         """It takes no more jobs; `run` returns once those that run have ended."""
 
@@ -161,6 +162,10 @@ class Queue:
         """Take jobs of this agent, too; `limit`: at most so many at once in all workers, 0: no limit."""
         if agent not in self._manager.entrypoint_registry:
             self._manager.entrypoint(agent, concurrency_limit=limit, accepts_context=False)(self._job)
+
+    def held(self) -> tuple[object, list[int]]:
+        """What PgQueuer calls this worker, and the jobs that have arrived here."""
+        return self._manager.queue_manager_id, [*self._manager.job_context]
 
     def stop(self) -> None:
         self.stopped.set()
@@ -188,4 +193,4 @@ class Queue:
                 await self._run_one((job.payload or b"").decode())
             except Exception as error:
                 log.warning("a wake of %r could not be run, trying again in a second: %r", job.payload, error)
-                raise RetryRequested(timedelta(seconds=1), repr(error)) from error
+                raise RetryRequested(timedelta(seconds=1), repr(error)) from None  # its words may be such as no log of Postgres can hold

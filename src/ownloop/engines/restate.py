@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -18,14 +19,12 @@ import hypercorn.config
 import restate
 
 from ..clock import duration
-from .courier import PATIENCE, RETRY, Courier
+from .courier import LAST_WORDS, PATIENCE, RETRY, Courier, ends_before
 
 log = logging.getLogger("ownloop")
 
 RETRIES = restate.InvocationRetryPolicy(timedelta(seconds=0.2), 2.0, timedelta(seconds=10), max_attempts=20, on_max_attempts="kill")
 """Of a wake that could not be run. A killed hint is a lost one: the sweep finds the thread, and the object is free again."""
-LAST_WORDS = 5.0
-"""Seconds at the end for wakes to tell the server that they have ended. Those that do not are tried again elsewhere, and the rows know."""
 
 
 class Restate(Courier):
@@ -35,7 +34,7 @@ class Restate(Courier):
         ingress: where the server takes calls; with several nodes, all of them or their load balancer.
         admin: where it is told of this service. None: somebody else registers it.
         listen: host and port at which this process takes wakes. Workers on one machine may share it.
-        url: how the server reaches the workers, all of them behind one address; default `listen`.
+        url: how the server reaches the workers, all of them behind one address; default `listen`. What the worker that starts last says, counts.
         longest: longer than any wake, tools included. A wake that takes longer is tried again beside itself, and its lease keeps the other one out.
         name: of the service: one per store.
         sweep: how often each worker looks at the rows for what was lost.
@@ -56,9 +55,9 @@ class Restate(Courier):
         headers: Mapping[str, str] | None = None,
         identity_keys: Sequence[str] = (),
     ) -> None:
-        self._ingress = deque([ingress] if isinstance(ingress, str) else ingress)
+        self._ingress = deque(one.rstrip("/") for one in ([ingress] if isinstance(ingress, str) else ingress))
         super().__init__(f"Restate at {self._ingress[0]}", sweep)
-        self._admin, self._listen, self._url, self._service = admin, listen, url or f"http://{listen}", name
+        self._admin, self._listen, self._url, self._service = admin and admin.rstrip("/"), listen, url or f"http://{listen}", name
         self._longest, self._headers, self._keys = duration(longest), dict(headers or {}), list(identity_keys)
         self._sender: tuple[asyncio.AbstractEventLoop, httpx.AsyncHTTPTransport] | None = None
 
@@ -90,15 +89,13 @@ class Restate(Courier):
         config.loglevel, config.graceful_timeout = "ERROR", self._longest.total_seconds()
         app = restate.app([self._threads()], identity_keys=self._keys)
         serving = asyncio.ensure_future(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))
-        told, registering = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._register())
+        registering = asyncio.ensure_future(self._register())
         try:
-            await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({serving}, timeout=LAST_WORDS)
-            if serving.done():
+            if await ends_before(stop, serving) or (await asyncio.wait({serving}, timeout=LAST_WORDS))[0]:
                 serving.result()
         finally:
-            for task in (serving, told, registering):
-                task.cancel()
+            serving.cancel()
+            registering.cancel()
 
     def _socket(self) -> socket.socket:
         """One that other workers of this machine may share: the kernel gives each connection to one of them."""
@@ -121,21 +118,28 @@ class Restate(Courier):
         async def wake(ctx: restate.ObjectContext) -> None:
             delay = await self.run(ctx.key())
             if delay is not None:
-                ctx.object_send(wake, ctx.key(), None, send_delay=timedelta(seconds=delay))
+                ctx.object_send(wake, ctx.key(), None, send_delay=timedelta(seconds=delay), idempotency_key=_due(delay))
 
         return threads
 
     async def _register(self) -> None:
-        """Tell the server where the workers are, until it has heard."""
+        """Tell the server where the workers are, until it has heard. By force, or it would keep the address that it was told last, and of a known one
+        what it was told first, `longest` too."""
         pause, is_told = 0.05, False
         while self._admin is not None:
             await asyncio.sleep(pause)
             try:
                 async with httpx.AsyncClient(headers=self._headers, timeout=10.0) as client:
-                    answer = await client.post(f"{self._admin}/deployments", json={"uri": self._url})
+                    answer = await client.post(f"{self._admin}/deployments", json={"uri": self._url, "force": True})
                     answer.raise_for_status()
                 return
             except httpx.HTTPError as error:
                 if not is_told:
                     log.error("%s could not be told of the workers at %s (%s), trying again", self._admin, self._url, error)
                 pause, is_told = RETRY, True
+
+
+def _due(delay: float) -> str | None:
+    """The same for every wake that finds the same timer, or a thread with a thousand messages would be sent a thousand hints when it is due. None for
+    what is near: a hint that came a moment early must not be taken for the one that it sends."""
+    return f"{time.time() + delay:.1f}" if delay >= 1 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from ..clock import SystemClock
 from ..stores.base import Store
@@ -18,10 +18,19 @@ ENGINES: Mapping[str, tuple[str, str]] = {
 
 
 def engine_for(given: Engine | None, store: Store, agents: Agents, concurrency: int) -> Engine:
-    """What wakes the threads of this store: what was given, else what fits; it knows the store then."""
+    """What wakes the threads of this store: what was given, else what fits; it knows the store then.
+
+    Raises:
+        TypeError, ValueError: what was given is no engine, or that of another store.
+    """
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}; an App runs at least one handler at once. To run none, do not serve: use the verbs alone")
     engine = default_engine(store) if given is None else given
+    if isinstance(engine, type) or not all(callable(getattr(engine, name, None)) for name in ("wake", "serve")):
+        raise TypeError(f"engine={engine!r} is no engine, which has `wake` and `serve`; give one that is made: engine=Embedded(), engine=Temporal(…)")
+    had: Any = getattr(engine, "_store", None)
+    if hasattr(had, "runnable") and had is not store:
+        raise ValueError(f"engine={engine!r} wakes the threads of {had.url}, and would forget them over {store.url}; make one for each App")
     if isinstance(engine, Attached):
         engine.attach(store, agents, concurrency)
     return engine

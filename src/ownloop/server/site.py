@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from .. import __version__
 from ..app import App
-from ..errors import OwnloopError
+from ..errors import OwnloopError, StoreError
 from ..interrupts import Actor
 from ..stores.answering import Answering
 from . import auth as doors
@@ -188,7 +188,10 @@ def _add_probes(site: FastAPI, app: App, metrics: Callable[[], str] | None) -> N
 
     @site.get("/readyz", operation_id="ready", response_model=schemas.Health, responses=documented("store-unavailable"), tags=["probes"])
     async def readyz() -> Response:
-        """The store answers too, within two seconds."""
+        """The store answers too, within two seconds, and wakes run if they are to run here."""
+        for task in app._serving:
+            if task.done():
+                raise StoreError(f"its engine has ended: {'it was told to stop' if task.cancelled() else task.exception()}")
         await answering.check()
         return shown({"status": "ok"})
 

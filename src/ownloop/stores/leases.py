@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -21,7 +22,7 @@ log = logging.getLogger("ownloop")
 
 LOOK = 1.0
 """About how many seconds lie between looks at the event loops; one that does nothing for two of them is blocked."""
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class Holder(Protocol):
@@ -76,11 +77,6 @@ class LeaseKeeper:
     def close(self) -> None:
         self._unlisten()
         self._stopped.set()
-
-    @property
-    def held(self) -> Collection[str]:
-        """Threads whose wake runs in this process."""
-        return list(self._held)
 
     def _run(self) -> None:
         period = self._ttl.total_seconds() / 3
@@ -142,13 +138,15 @@ class LeaseKeeper:
                 holder.heard()
             else:
                 _post(loop, holder.heard)
-        if thread_ids is None and touched:
-            _post(touched[0][1], self._look)
+        if thread_ids is None:
+            self.check()
 
-    def check(self, thread_id: str) -> None:
-        """Look at a thread's status now: this process has just changed it."""
-        if (known := self._held.get(thread_id)) is not None:
-            _post(known[1], self._look)
+    def check(self) -> None:
+        """Look now how the threads stand whose wakes run here: somebody may have changed that."""
+        with self._lock:
+            loops = [loop for _, loop in self._held.values()][:1]
+        for loop in loops:
+            _post(loop, self._look)
 
     def _look(self) -> None:
         task = asyncio.ensure_future(self._pulse())
@@ -157,7 +155,11 @@ class LeaseKeeper:
 
     async def _pulse(self) -> None:
         held = dict(self._held)
-        pulses = await self._store.pulse(held)
+        try:
+            pulses = await self._store.pulse(held)
+        except StoreError as error:  # away for a moment: the next renewal tells it, too
+            log.warning("it could not be looked how threads stand: %s", error)
+            return
         for thread_id, (holder, loop) in held.items():
             pulse = pulses.get(thread_id)
             self._tell(holder, loop, pulse if pulse is not None and pulse.epoch == holder.epoch else None, pulse)

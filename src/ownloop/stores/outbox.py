@@ -18,7 +18,7 @@ log = logging.getLogger("ownloop")
 
 NAMES: tuple[str, ...] = get_args(NoticeName)
 HIDDEN_FOR = timedelta(seconds=30)
-"""How long a notice that a listener failed on, or that died with its process, is kept from being told again; doubled with each try."""
+"""How long a notice that a listener failed on, or that died with its process, is kept from being told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.listeners: dict[NoticeName, list[Listener]] = {}
+        self.subscribed: set[NoticeName] = set()
 
     def add(self, name: NoticeName, listener: Listener) -> Listener:
         if name not in NAMES:
@@ -49,8 +50,10 @@ class Outbox:
         return listener
 
     async def subscribe(self) -> None:
-        if self.listeners:
+        """Have the store write what is listened to; nothing where it does already."""
+        if self.listeners.keys() > self.subscribed:
             await self._store.subscribe(list(self.listeners))
+            self.subscribed.update(self.listeners)
 
     async def serve(self) -> None:
         """Deliver until cancelled."""

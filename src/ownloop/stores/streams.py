@@ -8,12 +8,16 @@ from contextlib import suppress
 from datetime import timedelta
 
 from ..clock import from_micros, micros
+from ..errors import StoreError
 from ..events import Delta, Event, Json, Progress
-from .base import Store
+from .base import ENDED, Store
 
 EVERY = 1.0
 """Seconds between two writes of one call's progress."""
 KEPT = timedelta(days=7)
+MANY = 10_000
+"""Calls whose beginning is remembered; that of others is read again."""
+PAGE = 500
 
 
 class Board:
@@ -61,7 +65,8 @@ class Board:
     async def _flush(self, key: str) -> None:
         try:
             while key in self._latest:
-                await self.write(key, self._latest.pop(key))
+                with suppress(StoreError):  # away for a moment: there will be a later word
+                    await self.write(key, self._latest.pop(key))
                 await asyncio.sleep(EVERY)
         finally:
             self._flushes.pop(key, None)
@@ -70,6 +75,8 @@ class Board:
         """Keep `{"done", "total", "text"}` as the latest value."""
         now = micros(self._store.clock.now())
         if key not in self._started:
+            if len(self._started) >= MANY:
+                self._started.clear()
             before = await self._store.get("progress", key)
             self._started[key] = now if before is None else before.value["started_at"]
         await self._store.put("progress", key, {**item, "started_at": self._started[key]}, ttl=KEPT)
@@ -80,8 +87,9 @@ class Board:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        for key in list(self._latest):
-            await self.write(key, self._latest.pop(key))
+        with suppress(StoreError):  # away: the end of a process waits for none of this a second time
+            for key in list(self._latest):
+                await self.write(key, self._latest.pop(key))
 
 
 def event_key(name: str, key: str | None) -> str:
@@ -96,7 +104,7 @@ def progress_of(value: Json) -> Progress:
 async def follow(store: Store, board: Board, thread_id: str, after: int) -> AsyncIterator[Event | Delta | Progress]:
     """Events after a position as they come, without gap or duplicate; in between the progress of what runs, and what a model of this process streams.
 
-    Ends when the thread is cancelled or closed.
+    Ends when the thread is cancelled or closed; if it was before, after what is in its log.
     """
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
@@ -115,16 +123,22 @@ async def follow(store: Store, board: Board, thread_id: str, after: int) -> Asyn
     shown: dict[str, Json] = {}
     waits: dict[int, str] = {}
     try:
+        row = await store.thread(thread_id)
         while True:
             changed.clear()
             while said:
                 yield said.pop(0)
-            for event in await store.events(thread_id, after=after, limit=500):
+            page = await store.events(thread_id, after=after, limit=PAGE)
+            for event in page:
                 after = event.seq
                 _remember(waits, event)
                 yield event
                 if event.kind == "control" and event.data["verb"] in ("cancel", "close"):
                     return
+            if len(page) == PAGE:
+                continue
+            if row is None or row.status in ENDED:
+                return
             for item in await _news(store, thread_id, waits.values(), shown):
                 yield item
             with suppress(TimeoutError):

@@ -211,9 +211,10 @@ class ServingPromises(EngineFixtures):
             await app.__aenter__()
             running = [await app.start("waiter") for _ in range(2)]
             await self.until(lambda: len(book.wakes) == 2, "both run")
+            left = [await app.start("reader") for _ in range(2)]  # it knows of them, and has no room
             closing = asyncio.ensure_future(app.aclose())
             await asyncio.sleep(0.1)
-            left = [await client.start("reader") for _ in range(2)]
+            left += [await client.start("reader") for _ in range(2)]
             await asyncio.sleep(MOMENT)
             assert not closing.done(), "it waits for what runs"
             book.gate.set()
@@ -225,6 +226,22 @@ class ServingPromises(EngineFixtures):
             async with self.app(book) as later:
                 await self.done(later, *running, *left)
         assert book.overlaps == []
+
+    async def test_once_it_was_told_to_end_it_starts_nothing_although_it_has_room(self, book: Book) -> None:
+        async with self.client() as client:
+            app = self.app(book)
+            await app.__aenter__()
+            running = await app.start("waiter")
+            await self.until(lambda: book.wakes, "it runs")
+            closing = asyncio.ensure_future(app.aclose())
+            await asyncio.sleep(0.1)
+            left = await client.start("reader")
+            await asyncio.sleep(MOMENT)
+            book.gate.set()
+            await closing
+            assert book.wakes == [running]
+            async with self.app(book) as later:
+                await self.done(later, running, left)
 
 
 class TransactionPromises(EngineFixtures):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,6 +22,8 @@ from ..thread import Thread
 T = TypeVar("T")
 PATIENCE = 20.0
 """Seconds that a wake may take of which nobody has told."""
+LONGEST = 6
+"""How many times that a promise may take as a whole: an engine for which a test waits in vain has broken it."""
 
 
 class Silent:
@@ -92,6 +96,12 @@ class EngineFixtures:
     patience = PATIENCE
     """Seconds that a wake may take of which nobody has told."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, test in list(vars(cls).items()):
+            if name.startswith("test_") and asyncio.iscoroutinefunction(test):
+                setattr(cls, name, _bounded(test))
+
     def make_app(self, **options: Any) -> App:
         """`App(URL, engine=…, **options)`: a new App with an engine of its own, on the one store of this test, which is empty at first. Called more
         than once in a test: they are as processes beside each other."""
@@ -109,7 +119,17 @@ class EngineFixtures:
         app = self.make_app(**options)
         for name in names or ("reader", "waiter", "sleeper"):
             app.add(getattr(book, name), name=name)
+        app.aclose = functools.partial(self._end, book, app.aclose)  # type: ignore[method-assign]  # what `async with` calls
         return app
+
+    async def _end(self, book: Book, aclose: Callable[[], Awaitable[None]]) -> None:
+        if sys.exc_info()[0] is not None:  # a promise is broken already, and a good engine waits for what runs
+            book.gate.set()
+        try:
+            async with asyncio.timeout(self.patience):
+                await aclose()
+        except TimeoutError:
+            raise AssertionError(f"not within {self.patience:g} s: `serve` was cancelled, and returns") from None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[App]:
@@ -145,6 +165,19 @@ class EngineFixtures:
             return found if len(found) == len(threads) and all(row.status == "done" and row.lease_until is None for row in found) else []
 
         return await self.until(rows, f"{len(threads)} threads are done") if threads else []
+
+
+def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def bounded(self: EngineFixtures, *args: Any, **fixtures: Any) -> None:
+        seconds = LONGEST * self.patience
+        try:
+            async with asyncio.timeout(seconds):
+                await test(self, *args, **fixtures)
+        except TimeoutError as error:
+            raise AssertionError(f"not within {seconds:g} s: a verb, or `wake`, or `serve` that was cancelled, returns") from error
+
+    return bounded
 
 
 def engine_of(app: App) -> Engine:

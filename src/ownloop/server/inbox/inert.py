@@ -1,7 +1,6 @@
-"""Text from logs as it may stand on a page: nothing in it turns the reading direction, hides, or pushes what follows out of sight.
+"""Text from logs as it may stand on a page: the escapes of `ownloop.inert`, and nothing pushes what follows out of sight.
 
-The same characters become the same escapes as on a terminal (`ownloop.cli.inert`); on a page each escape is set apart by its own element, so that
-`\\u202e` typed as six letters does not look like one.
+Each escape is set apart by its own element, so that `\\u202e` typed as six letters does not look like one.
 """
 
 from __future__ import annotations
@@ -14,52 +13,22 @@ from functools import lru_cache
 from markupsafe import Markup, escape
 
 from ...events import Json
+from ...inert import inert, spelled
+from ...inert import seen as seen
 
-_HIDDEN = frozenset("\u115f\u1160\u3164\uffa0\u034f\u2800")  # letters and marks that look like nothing
-_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _ODD = re.compile(r"[^\x20-\x7e]+")
 _ODD_IN_BLOCK = re.compile(r"[^\x20-\x7e\n]+")
 _GAP = re.compile(r" {20,}|\n(?: *\n){3,}")
-_MARKS = 4
-"""Combining marks in a row that may stand over one letter; what comes on top of them is escaped."""
-
-
-@lru_cache(maxsize=4096)
-def seen(char: str) -> str:
-    """The character, or its escape where it could not be seen or would act."""
-    if char in _SHORT:
-        return _SHORT[char]
-    category = unicodedata.category(char)
-    is_plain = char not in _HIDDEN and category not in _CONTROL and not _is_selector(char)
-    if is_plain and (char == " " or category != "Zs"):
-        return char
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _is_selector(char: str) -> bool:
-    """Variation selectors can carry a message that nobody sees."""
-    return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
 
 
 def is_plain(text: str, keep: str = "\n") -> bool:
     """Whether it holds nothing that needs an escape."""
-    return all(char in keep or seen(char) == char for char in set(text)) and not _has_stacks(text)
-
-
-def _has_stacks(text: str) -> bool:
-    row = 0
-    for char in text if not text.isascii() else "":
-        row = row + 1 if unicodedata.combining(char) else 0
-        if row > _MARKS:
-            return True
-    return False
+    return inert(text, keep=keep) == text
 
 
 def plain(text: str) -> str:
     """For places that hold no elements (titles, options, attributes): one line, escapes as text."""
-    return "".join(map(seen, text)) if not (text.isascii() and text.isprintable()) else text
+    return inert(text)
 
 
 def line(text: str, limit: int | None = None) -> Markup:
@@ -91,10 +60,8 @@ def _marked(text: str, odd: re.Pattern[str]) -> Markup:
 
 def _escapes(chars: str) -> Markup:
     """Characters that are not plain ASCII: those that can be seen as they are, runs of the others in one element."""
-    out, hidden, stack = list[str](), list[str](), 0
-    for char in chars:
-        stack = stack + 1 if unicodedata.combining(char) else 0
-        shown = seen(char) if stack <= _MARKS else f"\\u{ord(char):04x}"
+    out, hidden = list[str](), list[str]()
+    for char, shown in spelled(chars):
         if shown == char:
             out += [_esc(hidden), str(escape(char))]
             hidden = []

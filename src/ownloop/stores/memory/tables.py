@@ -39,7 +39,6 @@ class Thread:
     interrupts: dict[int, Interrupt] = field(default_factory=dict)
     dedupe: dict[str, Event] = field(default_factory=dict)
     barrier: int = 0  # the last superseding message
-    compacted: int = 0  # the last compaction
     waits: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # open waits: (name, key)
     had: dict[tuple[str, str | None], int] = field(default_factory=dict)  # the last mail delivered by (name, key)
 
@@ -121,7 +120,6 @@ class Tables:
                 {seq: replace(item, votes=list(item.votes)) for seq, item in thread.interrupts.items()},
                 dict(thread.dedupe),
                 thread.barrier,
-                thread.compacted,
                 dict(thread.waits),
                 dict(thread.had),
             )
@@ -153,8 +151,6 @@ class Tables:
             self._withdraw(
                 thread, lambda item: bool(item.request.step_id) and ids.is_named(item.request.step_id or "") and item.request.data["kind"] != "child"
             )
-        elif event.kind == "compacted":
-            thread.compacted = event.seq
         if event.kind in ("turn_ended", "failed"):
             self._set(thread, last_end=event)
         if (status := closed_as(event)) is not None:

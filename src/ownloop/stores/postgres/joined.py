@@ -84,7 +84,7 @@ def _check(is_in_transaction: bool) -> None:
 def _psycopg(tx: psycopg.AsyncConnection[Any]) -> Send:
     async def send(query: str, value: str) -> Any:
         _check(not tx.autocommit or tx.info.transaction_status != psycopg.pq.TransactionStatus.IDLE)
-        async with tx.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        async with psycopg.AsyncCursor(tx, row_factory=psycopg.rows.tuple_row) as cursor:
             row = await (await cursor.execute(query.format("%s").encode(), (value,))).fetchone()
         return None if row is None else row[0]
 
@@ -93,7 +93,7 @@ def _psycopg(tx: psycopg.AsyncConnection[Any]) -> Send:
 
 def _psycopg_sync(tx: psycopg.Connection[Any]) -> Send:
     def run(query: str, value: str) -> Any:
-        with tx.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        with psycopg.Cursor(tx, row_factory=psycopg.rows.tuple_row) as cursor:
             row = cursor.execute(query.format("%s").encode(), (value,)).fetchone()
         return None if row is None else row[0]
 

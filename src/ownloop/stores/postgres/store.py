@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import LockNotAvailable
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ... import ids
 from ...clock import Clock, SystemClock
@@ -21,10 +20,11 @@ from ...errors import StoreBusy, StoreError
 from ...events import Event
 from ..base import Pulse
 from ..values import dump, number_of
-from .connect import MIGRATIONS, SESSION, SET_CLOCK, WAIT, is_gone, parse, prepare, roles, script, set_clock, span, translate
+from .connect import MIGRATIONS, SESSION, SET_CLOCK, is_gone, parse, prepare, roles, script, set_clock, span, translate
+from .connections import Connections
 from .hearing import Ear, Voice
 from .joined import Joined
-from .lanes import Connection, Lanes, Pool
+from .lanes import Lanes
 from .reads import Reads
 from .upkeep import Upkeep
 from .verbs import Call, Verbs
@@ -54,7 +54,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
         self.url = self.place.shown
         self.clock: Clock = clock or SystemClock()
         self._listeners: list[Callable[[Collection[str] | None], None]] = []
-        self._opened: tuple[Pool, Lanes, Ear] | None = None
+        self._opened: tuple[Connections, Lanes, Ear] | None = None
         self._voice = Voice(self._notify)
         self._writes = self._elsewhere = self._under_way = 0  # begun here, heard of others, not answered yet
         self._end: tuple[int, int, float, tuple[int, int]] | None = None  # where a thread's log ends, until when that is sure, as of which counts
@@ -67,35 +67,22 @@ class PostgresStore(Reads, Verbs, Upkeep):
             if self._opened is not None:
                 return
             await prepare(self.place)
-            pool: Pool = AsyncConnectionPool(
-                self.place.conninfo,
-                connection_class=Connection,
-                min_size=1,
-                max_size=self.place.connections,
-                kwargs={"autocommit": True},
-                configure=_configure,
-                timeout=WAIT,
-                open=False,
-            )
-            try:
-                await pool.open(wait=True, timeout=WAIT)
-            except PoolTimeout:
-                await pool.close()
-                raise StoreError(f"{self.place.name} gave no connection in {WAIT:g} s. See that the server runs and the URL is right") from None
-            lanes = Lanes(pool, self.place, self.clock, lambda: self._heard(None))
-            ear = Ear(self.place, lanes.is_own, self._heard_of)
-            self._opened = pool, lanes, ear
+            connections = Connections(self.place, self.clock)
+            await connections.open()
+            lanes = Lanes(connections, self.place, lambda: self._heard(None))
+            ear = Ear(self.place, connections.is_own, self._heard_of)
+            self._opened = connections, lanes, ear
             if self._listeners:
                 ear.start()
 
     async def close(self) -> None:
         async with self._opening:
             if self._opened is not None:
-                pool, lanes, ear = self._opened
+                connections, lanes, ear = self._opened
                 await asyncio.to_thread(ear.stop)
                 await self._voice.finish()
                 await lanes.drain()
-                await pool.close()
+                await connections.close()
                 self._opened = None
             await asyncio.to_thread(self._stop_renewing)
 
@@ -106,10 +93,17 @@ class PostgresStore(Reads, Verbs, Upkeep):
                 self._renewer = None
 
     @property
+    def connections(self) -> Connections:
+        return self._parts()[0]
+
+    @property
     def lanes(self) -> Lanes:
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[Connections, Lanes, Ear]:
         if self._opened is None:
             raise StoreError(f"the store {self.place.name} is not open; call open() first")
-        return self._opened[1]
+        return self._opened
 
     def listen(self, heard: Callable[[Collection[str] | None], None]) -> Callable[[], None]:
         self._listeners.append(heard)
@@ -176,7 +170,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
         return await super().events(thread_id, after=after, limit=limit)
 
     async def _notify(self, thread: int) -> None:
-        await self.lanes.read("SELECT pg_notify('ownloop', %s)", (ids.thread_id(thread),))
+        await self.connections.read("SELECT pg_notify('ownloop', %s)", (ids.thread_id(thread),))
 
     def _tell(self, call: Call, answer: Any) -> None:
         """What this store has committed itself. Which threads an event or the end of a child has touched besides, only the server knows."""
@@ -191,7 +185,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
 
     async def _rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
         try:
-            return await self.lanes.read(query, values)
+            return await self.connections.read(query, values)
         except (psycopg.Error, UnicodeEncodeError) as error:
             raise translate(error, self.place) from error
 
@@ -231,10 +225,6 @@ class PostgresStore(Reads, Verbs, Upkeep):
             self._renewer = psycopg.connect(self.place.conninfo, autocommit=True)
             self._renewer.execute(SESSION)
         return self._renewer
-
-
-async def _configure(connection: Connection) -> None:
-    await connection.execute(SESSION)
 
 
 __all__ = ["PostgresStore"]

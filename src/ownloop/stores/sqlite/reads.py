@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Collection
 
@@ -10,7 +9,7 @@ from ... import ids
 from ...events import Event
 from ..base import Pulse, ThreadRow
 from ..values import number_of
-from .codec import EVENT_CODES, EVENT_COLUMNS, THREAD_COLUMNS, THREAD_STATUSES, event_of, one_event, rows, thread_of
+from .codec import EVENT_CODES, EVENT_COLUMNS, THREAD_COLUMNS, THREAD_STATUSES, event_of, one_event, rows, thread_of, unpack
 from .transaction import AT_ONCE
 
 _THREAD = "thread = (SELECT place FROM threads WHERE number = ?)"
@@ -23,13 +22,13 @@ _APPENDED = EVENT_CODES["appended"]
 
 def load(db: sqlite3.Connection, thread_id: str, upto: int) -> list[Event]:
     number = number_of(thread_id)
-    last = f"SELECT data, thread FROM events WHERE {_THREAD} AND seq <= ? AND kind = {_COMPACTED} ORDER BY seq DESC LIMIT 1"
+    last = f"SELECT data, big, thread FROM events WHERE {_THREAD} AND seq <= ? AND kind = {_COMPACTED} ORDER BY seq DESC LIMIT 1"
     compacted = db.execute(last, (number, upto)).fetchone()
     if compacted is None:
         return _log(db, thread_id, f"{_LOG} AND seq <= ? ORDER BY seq", upto)
-    covered = json.loads(compacted[0])
+    covered = unpack(db, compacted[0], compacted[1])
     kept = sorted(seq for seq in {1, *covered["kept"]} if seq <= min(covered["upto"], upto))
-    before = [event for seq in kept if (event := one_event(db, thread_id, compacted[1], seq)) is not None]
+    before = [event for seq in kept if (event := one_event(db, thread_id, compacted[2], seq)) is not None]
     return before + _log(db, thread_id, f"{_LOG} AND seq > ? AND seq <= ? ORDER BY seq", covered["upto"], upto)
 
 
