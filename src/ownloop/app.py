@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from . import deciding, forking, ids, watch
 from .calls import model_value, result_type
 from .clock import Clock, duration
-from .engines.base import Engine
+from .engines.base import Engine, served
 from .engines.urls import engine_for
 from .errors import AlreadyDecided, ArgumentsChanged, Expired, NotFound, OwnloopError, ThreadBusy, ThreadEnded, only_suspends
 from .events import Delta, Draft, Event, Json, Progress, sparse
@@ -155,7 +155,7 @@ class App:
     async def __aenter__(self) -> Self:
         await self._open()
         assert self._engine is not None
-        self._serving = [asyncio.ensure_future(self._engine.serve(self.run_one)), asyncio.ensure_future(self._outbox.serve())]
+        self._serving = [asyncio.ensure_future(served(self._engine, self.run_one)), asyncio.ensure_future(self._outbox.serve())]
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -9,7 +9,6 @@ import traceback
 import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -240,9 +239,7 @@ async def _let_go_after(call: Run, task: asyncio.Task[Any], timeout: timedelta) 
 
 async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
     """The outcome of a call that was let go, once it ends after all. It is no wake's any more: whoever asks about it meanwhile is woken by it."""
-    op, stray = call.branch.log.ops[call.key], copy(call.branch.wake)
-    stray.epoch = 0
-    call = replace(call, branch=replace(call.branch, wake=stray))
+    op = call.branch.log.ops[call.key]
     try:
         result = await task
     except (asyncio.CancelledError, _NotStarted):
@@ -251,7 +248,7 @@ async def _afterwards(call: Run, task: asyncio.Task[Any]) -> None:
         if isinstance(error, call.promise.unknown_on):
             return
         result = _Trouble(_error(call, error))
-    await _record(call, result, op.started[0].seq if op.started else None)
+    await _record(call, result, op.started[0].seq if op.started else None, is_own=False)
 
 
 async def _invoke(call: Run) -> Any:
@@ -276,11 +273,12 @@ async def _invoke(call: Run) -> Any:
 # ---- outcomes ------------------------------------------------------------------------------------------------------------------
 
 
-async def _record(call: Run, result: Any, started: int | None) -> Event:
+async def _record(call: Run, result: Any, started: int | None, *, is_own: bool = True) -> Event:
     data = sparse(error=result.error, unknown=result.is_unknown or None) if isinstance(result, _Trouble) else _written(call, result)
     reads = call.promise.reads or None
     marks = sparse(args=call.digest if reads else None, reads=reads, judge=call.promise.judges or None)
-    event = await call.branch.wake.fact(Draft("outcome", {**call.notes, **data, **marks}, call.step_id, call.key), started=started)
+    draft = Draft("outcome", {**call.notes, **data, **marks}, call.step_id, call.key)
+    event = await call.branch.wake.fact(draft, started=started, is_own=is_own)
     return call.branch.log.ops[call.key].outcome or event
 
 

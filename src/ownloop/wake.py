@@ -173,9 +173,10 @@ class Wake:
             raise self.suspend()
         return await self._write(self.store.settle(self.thread_id, self.epoch, drafts))
 
-    async def fact(self, draft: Draft, *, started: int | None = None) -> Event:
-        """Write what happened. Never refused; while the store is away it is tried again until it is written."""
-        event = await self._until_written(draft, started)
+    async def fact(self, draft: Draft, *, started: int | None = None, is_own: bool = True) -> Event:
+        """Write what happened. Never refused; while the store is away it is tried again until it is written. What is not the wake's own wakes the
+        thread."""
+        event = await self._until_written(draft, started, self.epoch if is_own else 0)
         if event.kind == "late":
             await self.refresh()
         else:
@@ -183,11 +184,11 @@ class Wake:
         watch.current.wrote(self, [event])
         return event
 
-    async def _until_written(self, draft: Draft, started: int | None) -> Event:
+    async def _until_written(self, draft: Draft, started: int | None, epoch: int) -> Event:
         pause = 0.05
         while True:
             try:
-                return await self.store.fact(self.thread_id, self.epoch, draft, started=started)
+                return await self.store.fact(self.thread_id, epoch, draft, started=started)
             except StoreError as error:
                 log.warning("%s: an outcome could not be written yet (%s)", self.thread_id, error)
                 await asyncio.sleep(pause)

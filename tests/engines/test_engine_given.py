@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ class Ended:
 
     async def serve(self, run_one: RunOne) -> None:
         raise StoreError("this role may not make the schema")
+
+
+async def test_an_app_whose_engine_ends_says_so_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with App(f"sqlite:///{tmp_path}/a.db", engine=Ended()):
+        await asyncio.sleep(0)
+        assert "this process wakes no thread any more: this role may not make the schema" in caplog.text
 
 
 def test_a_server_that_was_to_run_wakes_and_cannot_is_alive_and_not_ready(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ the rows itself. `ownloop.testing.EngineContract` holds an engine to this.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from ..stores.base import Store
+
+log = logging.getLogger("ownloop")
 
 RunOne = Callable[[str], Awaitable[bool]]
 """Runs one wake of a thread if it is runnable; whether it is runnable again at once. It may raise what the store raises; then it is tried again."""
@@ -43,6 +46,15 @@ class Attached(Protocol):
     def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
         """Before the first wake, and again each time the App opens: its store (open), its agents, how many handlers may run here at once."""
         ...
+
+
+async def served(engine: Engine, run_one: RunOne) -> None:
+    """`engine.serve`, whose failure is said at once: whoever only waits for threads would never see it."""
+    try:
+        await engine.serve(run_one)
+    except Exception as error:
+        log.error("this process wakes no thread any more: %s", error)
+        raise
 
 
 def is_cancelled() -> bool:
