@@ -224,9 +224,11 @@ async def test_after_pruning_the_log_is_empty(url: str) -> None:
         ((count,),) = look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log")
         assert count >= 200
         await engine.prune()
-        assert look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log") == [(count,)], "a day is kept"
-        await engine.prune(timedelta(0))
-        assert look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log") == [(0,)]
+        assert look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log") >= [(count,)], "a day is kept"
+    await app.store.open()  # nobody writes any more
+    await engine.prune(timedelta(0))
+    assert look(url, "SELECT count(*) FROM ownloop_pgq.pgqueuer_log") == [(0,)]
+    await app.store.close()
 
 
 async def test_it_prunes_by_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
