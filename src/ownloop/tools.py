@@ -98,6 +98,11 @@ class Promise:
     gates: tuple[Callable[[Any, bool], Awaitable[None]], ...] = ()
     """Awaited before every try, as `(run, may_park)`: a gate returns once the call may begin, or parks the step on a timer."""
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the user gave their word that it may be called again without asking."""
+        return self.reads or self.in_doubt == "retry"
+
 
 class Options(TypedDict, total=False):
     """What `tool` takes."""
@@ -137,7 +142,7 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Unpack[Options]) ->
     promise = replace(before, **{**options, "name": options.get("name") or before.name, **timed})  # type: ignore[arg-type]  # the fields of Options
     if not (callable(promise.in_doubt) or promise.in_doubt in ("ask", "retry", "fail")):
         raise ValueError(f'in_doubt={promise.in_doubt!r}; choose "ask", "retry", "fail" or a function verify(key)')
-    if promise.retry < 0 or (promise.retry and not promise.reads and promise.in_doubt != "retry"):
+    if promise.retry < 0 or (promise.retry and not promise.repeatable):
         raise ValueError(f'retry={promise.retry} on {promise.name}: only what may run twice is retried; add reads=True or in_doubt="retry"')
     return promised(fn, promise)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ownloop.cli.inert import inert
+from ownloop.inert import inert
 
 from .conftest import DESK, Run
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from .inert import brief, inert
+from ..inert import inert
+from .brief import brief
 from .trouble import usage
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from ..events import Json
 from ..interrupts import ALL, GATES, Interrupt
 from ..tools import Happened, NotHappened
 from . import resolving
+from .brief import brief
 from .command import command
-from .inert import brief
 from .paper import plain
 from .session import Session
 from .showing import commands, described, waiting_value

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ..app import App
 from ..clock import Clock
 from ..events import Delta, Event, Progress
-from .inert import inert, span
+from ..inert import inert
+from .brief import span
 from .paper import Paper, Span, plain
 from .showing import INDENT, write
 from .story import Teller

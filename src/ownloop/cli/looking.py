@@ -12,9 +12,9 @@ from ..events import Event
 from ..interrupts import DECIDABLE, Interrupt
 from ..views import ThreadView
 from . import resolving
+from .brief import brief, fields, span
 from .command import command
 from .following import RESTING, Follower
-from .inert import brief, fields, span
 from .paper import Paper, Span, plain
 from .session import Session
 from .showing import STYLES, head, story, waiting

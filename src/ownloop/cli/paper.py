@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..events import Json
-from .inert import inert
+from ..inert import inert
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from ..clock import Clock
 from ..events import Json
 from ..interrupts import DECIDABLE, GATES, Actor, Interrupt, Verb
 from ..views import ThreadView
-from .inert import brief, fields, span
+from .brief import brief, fields, span
 from .paper import Paper, Span
 from .story import Line, told
 from .totals import dollars, in_words, totals

@@ -14,9 +14,9 @@ from ..app import App
 from ..events import Json
 from ..stores.answering import Answering
 from ..telemetry import from_environment
+from .brief import brief
 from .command import command
 from .following import Follower, stopped
-from .inert import brief
 from .paper import plain
 from .probes import NOBODY, probes, why_no_work
 from .session import Session

@@ -10,7 +10,7 @@ from typing import Any
 from ..clock import from_micros
 from ..events import Event, Json
 from ..history import History, Op, Request, StepLog
-from .inert import brief, fields, span
+from .brief import brief, fields, span
 from .paper import Span
 from .totals import spent
 

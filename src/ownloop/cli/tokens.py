@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ..interrupts import Actor
+from .brief import fields
 from .command import command
-from .inert import fields
 from .paper import Span, plain
 from .running import needs_server
 from .session import Session

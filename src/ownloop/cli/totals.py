@@ -10,7 +10,7 @@ from ..events import Json
 from ..history import History, Request, Usage
 from ..interrupts import DECIDABLE
 from ..views import ThreadView
-from .inert import span
+from .brief import span
 
 EXPECTED = ("stop", "tool_call", "tool_calls", "end_turn")
 """Finish reasons that say nothing."""

@@ -10,8 +10,8 @@ import typer
 
 from ..app import App
 from ..doctor import Finding, examine
+from .brief import span
 from .command import command
-from .inert import span
 from .paper import Paper, plain
 from .session import Session
 from .trouble import Code, usage

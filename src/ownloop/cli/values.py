@@ -16,8 +16,8 @@ from typing import Any
 
 from ..clock import duration
 from ..events import Json
+from ..inert import inert
 from ..interrupts import Interrupt
-from .inert import inert
 from .trouble import usage
 
 

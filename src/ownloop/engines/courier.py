@@ -20,6 +20,7 @@ from typing import Any
 from ..clock import duration
 from ..errors import StoreError
 from ..stores.base import Store, ThreadRow
+from ..stores.leases import post
 from ..wake import in_thread
 from .base import Agents, RunOne, is_cancelled
 
@@ -132,12 +133,12 @@ class Courier:
                 await self._look_forever()
         finally:
             self._stopping = True
-            _post(apart, stop.set)
+            post(apart, stop.set)
             while self._tasks:
                 await asyncio.wait(list(self._tasks))
             if (await asyncio.wait({delivering}, timeout=LAST_WORDS))[1]:
                 log.warning("%s has not heard in %g s that this worker ends; it tries elsewhere what it does not know of", self._name, LAST_WORDS)
-                _post(apart, lambda: [task.cancel() for task in asyncio.all_tasks(apart)])
+                post(apart, lambda: [task.cancel() for task in asyncio.all_tasks(apart)])
                 await asyncio.wait({delivering}, timeout=LAST_WORDS)
 
     async def _deliver(self, stop: asyncio.Event) -> None:
@@ -282,11 +283,6 @@ def _seen(done: asyncio.Future[Any]) -> None:
     """Its error is logged already, whether somebody still waits for it or not."""
     if not done.cancelled():
         done.exception()
-
-
-def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(call)
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Any) -> None:

@@ -96,7 +96,7 @@ class LeaseKeeper:
             beat = self._beats.get(loop)
             if beat is None or beat.is_set():
                 self._beats[loop], self._silent[loop] = threading.Event(), 0
-                _post(loop, self._beats[loop].set)
+                post(loop, self._beats[loop].set)
             else:
                 self._silent[loop] += 1
                 if self._silent[loop] == 2:
@@ -125,7 +125,7 @@ class LeaseKeeper:
                 continue
             pulse = pulses[thread_id]
             if pulse is not None:
-                _post(loop, holder.renewed, asked + self._ttl.total_seconds())
+                post(loop, holder.renewed, asked + self._ttl.total_seconds())
             self._tell(holder, loop, pulse)
 
     def _heard(self, thread_ids: Collection[str] | None) -> None:
@@ -137,7 +137,7 @@ class LeaseKeeper:
             if loop is here:
                 holder.heard()
             else:
-                _post(loop, holder.heard)
+                post(loop, holder.heard)
         if thread_ids is None:
             self.check()
 
@@ -146,7 +146,7 @@ class LeaseKeeper:
         with self._lock:
             loops = [loop for _, loop in self._held.values()][:1]
         for loop in loops:
-            _post(loop, self._look)
+            post(loop, self._look)
 
     def _look(self) -> None:
         task = asyncio.ensure_future(self._pulse())
@@ -168,9 +168,9 @@ class LeaseKeeper:
     def _tell(holder: Holder, loop: asyncio.AbstractEventLoop, mine: Pulse | None, seen: Pulse | None = None) -> None:
         status = (mine or seen).status if mine or seen else "open"  # type: ignore[union-attr]  # one of the two is there
         if status in ENDED or status == "paused":
-            _post(loop, holder.stop, status)
+            post(loop, holder.stop, status)
         elif mine is None:
-            _post(loop, holder.stop, "lost")
+            post(loop, holder.stop, "lost")
 
 
 def _where(thread: int | None) -> str:
@@ -182,11 +182,12 @@ def _where(thread: int | None) -> str:
     return f" at {Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
 
 
-def _post(loop: asyncio.AbstractEventLoop, call: object, *args: object) -> None:
+def post(loop: asyncio.AbstractEventLoop, call: object, *args: object) -> None:
+    """Have a loop call this, from any thread; one that is closed has nobody left to tell."""
     try:
         if asyncio._get_running_loop() is loop:  # no need to wake it up
             loop.call_soon(call, *args)  # type: ignore[arg-type]  # any callable
         else:
             loop.call_soon_threadsafe(call, *args)  # type: ignore[arg-type]  # any callable
-    except RuntimeError:  # the loop is closed: nobody is left to tell
+    except RuntimeError:
         return

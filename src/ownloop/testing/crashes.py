@@ -84,7 +84,7 @@ class _Person(Drive):
 
     def _witness(self, promise: Promise) -> None:
         self._tally[promise.name] += 1
-        if promise.reads or promise.in_doubt == "retry":
+        if promise.repeatable:
             self._repeatable.add(promise.name)
 
     async def settle(self) -> None:

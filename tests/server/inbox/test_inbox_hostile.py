@@ -12,7 +12,7 @@ from office import AskPerson, SendNewsletter
 from playwright.sync_api import expect
 from visiting import House, Opener
 
-from ownloop.cli.inert import inert as on_a_terminal
+from ownloop.inert import inert as on_a_terminal
 from ownloop.server.inbox import inert
 from ownloop.server.inbox.values import Sheet
 

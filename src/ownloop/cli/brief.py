@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from ..events import Json, clip
-from ..inert import inert as inert
 
 
 def brief(value: Json, limit: int = 300) -> str:
