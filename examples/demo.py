@@ -26,8 +26,8 @@ from urllib.parse import quote
 import deploybot
 
 from ownloop import Actor, App, Event, Interrupt
+from ownloop.cli.brief import span
 from ownloop.cli.following import Follower
-from ownloop.cli.inert import span
 from ownloop.cli.paper import Paper, Span
 from ownloop.cli.running import PORT, bind_near, serve_until, url_of
 from ownloop.errors import AlreadyDecided
