@@ -92,8 +92,8 @@ async def test_one_held_row_does_not_keep_other_leases_from_being_renewed(store:
         assert time.monotonic() - began < 1 <= PATIENCE
     assert [one is not None for one in (found.get(thread) for thread in threads)] == [True, True, False, True, True]
     assert threads[2] not in found, "not renewed, and not said to be lost"
-    left = look(url, "SELECT (lease_until - ownloop.now()) / 60000000 > 50 FROM ownloop.threads ORDER BY number")
-    assert [row[0] for row in left] == [True, True, False, True, True]
+    left = dict(look(url, "SELECT ownloop.thread_id(number), (lease_until - ownloop.now()) / 60000000 > 50 FROM ownloop.threads"))
+    assert [left[thread] for thread in threads] == [True, True, False, True, True]
     assert (await asyncio.to_thread(store.renew, dict.fromkeys(threads, 1), TTL))[threads[2]] is not None
 
 
