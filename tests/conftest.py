@@ -5,6 +5,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ EXPECTED_SKIPS: frozenset[str] = frozenset(
 
 
 sys.path.insert(0, str(Path(__file__).parent / "stores"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so starts a script what it puts in the background, and so would tests their programs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
