@@ -102,9 +102,7 @@ def test_what_runs_ends_first(folder: Path) -> None:
         wait(lambda: "selected" in quick(folder, "show", thread, "--events", "--store", STORE).stdout)
         assert server.stop(signal.SIGTERM) == 0
     findings = json.loads(quick(folder, "doctor", "--store", STORE, "--json").stdout)["findings"]
-    assert {one["kind"] for one in findings} <= {
-        "unserved"
-    }  # no lease is held, no call is in doubt; on a slow machine it has waited long for a worker
+    assert {one["kind"] for one in findings} <= {"unserved"}  # no lease is held, no call in doubt; it may have waited long for a worker
 
 
 def test_logs_are_json_where_the_environment_says_so(folder: Path) -> None:
