@@ -9,10 +9,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import hypercorn.asyncio
+import hypercorn.config
+
+sys.path.insert(0, str(Path(__file__).parent))
+from temporal_server import free_port
 
 import ownloop
 from ownloop import App, Intent, Thread, engines
@@ -128,6 +134,41 @@ async def tell_everything(app: App) -> list[str]:
         await done(app, [threads[0], threads[2]])
         await until(lambda: app.threads(agent="failing", status="failed"), "it failed")
     return threads
+
+
+def fail_once(app: App) -> list[str]:
+    """The App's first wake meets a store that is away; the threads of all wakes. Before it opens."""
+    run_one, tried = app.run_one, list[str]()
+
+    async def failing(thread_id: str) -> bool:
+        tried.append(thread_id)
+        if len(tried) == 1:
+            raise StoreError("the store is away")
+        return await run_one(thread_id)
+
+    app.run_one = failing  # type: ignore[method-assign]  # what an engine is given
+    return tried
+
+
+@asynccontextmanager
+async def overheard() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
+    """A place that refuses every request, and the headers of those that came: HTTP/1.1, or 2 as gRPC speaks it."""
+    heard, stop, port = list[dict[str, str]](), asyncio.Event(), free_port()
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            heard.append({name.decode(): value.decode("latin-1") for name, value in scope["headers"]})
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"not you"})
+
+    config = hypercorn.config.Config()
+    config.bind, config.loglevel = [f"127.0.0.1:{port}"], "CRITICAL"
+    serving = asyncio.ensure_future(hypercorn.asyncio.serve(refuse, config, shutdown_trigger=stop.wait))
+    try:
+        yield f"127.0.0.1:{port}", heard
+    finally:
+        stop.set()
+        await serving
 
 
 # ---- a worker in a process of its own ------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 import postgres_server
 
-from ownloop import App
+from ownloop import App, Thread
 from ownloop.clock import SystemClock
 from ownloop.engines import Embedded
 from ownloop.stores.memory import MemoryStore
@@ -77,3 +78,33 @@ async def test_a_machine_whose_clock_is_before_the_servers_does_not_look_without
         while thread not in book.ends:
             await asyncio.sleep(0.01)
     assert store.looks < 60, "about ten a second while the timer is only due here"
+
+
+async def results(app: App, thread: str) -> AsyncIterator[Any]:
+    """Of the thread's first turn."""
+    async for event in app.stream(thread):
+        assert event.kind != "failed", event
+        if event.kind == "turn_ended":
+            yield event.data["value"]
+            return
+
+
+@pytest.mark.parametrize("given", ["memory", "sqlite"])
+async def test_a_wake_does_not_run_in_the_context_of_the_tool_that_started_its_thread(given: str, tmp_path: Path) -> None:
+    app, who = App(MemoryStore() if given == "memory" else f"sqlite:///{tmp_path}/a.db"), ContextVar("who", default="nobody")
+
+    @app.agent
+    async def child(thread: Thread[Any]) -> str:
+        return who.get()
+
+    @app.agent
+    async def parent(thread: Thread[Any]) -> str:
+        async def delegate() -> str:
+            who.set("the parent")
+            return await app.start("child")
+
+        return (await thread.step("once").run(delegate)).value
+
+    async with app:
+        started = [result async for result in results(app, await app.start("parent"))]
+        assert [result async for result in results(app, started[0])] == ["nobody"]

@@ -106,6 +106,19 @@ class Abrupt(Polling):
             looking.cancel()
 
 
+class Once(Polling):
+    """Its end is for good."""
+
+    has_ended = False
+
+    async def serve(self, run_one: RunOne) -> None:
+        try:
+            await (asyncio.Event().wait() if self.has_ended else super().serve(run_one))
+        finally:
+            self.has_ended = True
+
+
+AGAIN = "test_an_app_that_was_closed_may_be_opened_again"
 ROOM = "test_once_it_was_told_to_end_it_starts_nothing_although_it_has_room"
 END = "test_the_end_starts_nothing_waits_for_what_runs_and_leaves_the_rest"
 MOST = "test_no_more_handlers_run_at_once_than_it_was_told"
@@ -114,7 +127,7 @@ LOST = "test_a_hint_that_is_lost_while_it_serves_is_a_delay"
 
 
 @pytest.mark.parametrize(
-    ("engine", "promise"), [(Greedy, MOST), (Inline, DOUBLED), (Endless, LOST), (Tenacious, ROOM), (Thorough, END), (Abrupt, END)]
+    ("engine", "promise"), [(Greedy, MOST), (Inline, DOUBLED), (Endless, LOST), (Tenacious, ROOM), (Thorough, END), (Abrupt, END), (Once, AGAIN)]
 )
 async def test_a_good_engine_keeps_it_and_a_broken_one_fails_and_keeps_nobody_waiting(engine: Any, promise: str, tmp_path: Path) -> None:
     async with asyncio.timeout(60):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ownloop import App, Thread
 from ownloop.engines import PgQueuer
 from ownloop.engines.pgqueuer_queue import Driver
 from ownloop.stores.postgres import PostgresStore
-from ownloop.testing.engine_scene import Book
+from ownloop.testing.engine_scene import Book, engine_of
 
 TAKEN = "UPDATE ownloop_pgq.pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), updated = now() - interval '3 seconds'"
 
@@ -110,6 +111,44 @@ async def test_notices_do_not_pile_up_while_a_worker_is_busy(url: str) -> None:
     driver.is_told = False  # it has asked for jobs
     driver._hear('{"type": "table_changed_event"}')
     assert len(heard) == 3
+
+
+@pytest.mark.parametrize("how", ["cut", "hold"])
+async def test_a_worker_without_wakes_ends_at_once_also_while_the_database_is_away(url: str, how: str) -> None:
+    async with postgres_server.Proxy(url) as proxy:
+        book = Book()
+        app = serving(proxy.url, book)
+        async with app:
+            await app.start("reader")
+            await until(lambda: book.wakes and not engine_of(app)._queue.held()[1], "it has nothing to do", 20)
+            getattr(proxy, how)()
+            queue = engine_of(app)._queue
+            sent = '"operation": "insert", "sent_at": "2026-01-01T00:00:00Z", "table": "pgqueuer", "type": "table_changed_event"'
+            queue._driver._hear(f'{{"channel": "{queue._manager.channel}", {sent}}}')  # it asks for jobs, and no answer comes
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+        took = time.monotonic() - began
+        proxy.go_on()
+        print(f"{how}: it ended after {took:.1f} s")
+        assert took < 5
+
+
+async def test_the_first_worker_does_not_stop_others_while_a_transaction_holds_rows(url: str) -> None:
+    """Its triggers need a moment without writers: it asks for that again and again, and nobody queues up behind it."""
+    look(url, "DROP SCHEMA IF EXISTS ownloop_pgq CASCADE")
+    book, writer = Book(), App(url)
+    held = await writer.start("reader")
+    async with await psycopg.AsyncConnection.connect(postgres_server.conninfo(url)) as tx:
+        await writer.send(held, "not yet", tx=tx)
+        async with serving(url, book):
+            for _ in range(8):
+                async with asyncio.timeout(5):
+                    await writer.start("reader")
+                await asyncio.sleep(0.1)
+            assert book.wakes == [], "the tables are not there yet"
+            await tx.commit()
+            await until(lambda: len(set(book.wakes)) == 9, "all run", 20)
+    await writer.aclose()
 
 
 # ---- settings and rights -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 import postgres_server
 import restate_cluster
-from engine_trials import SECRET, add_writer, done, effects, once, tell_everything, until, worker
+from engine_trials import SECRET, add_writer, done, effects, fail_once, once, overheard, tell_everything, until, worker
 from restate_cluster import Cluster
 from temporal_server import free_port
 
@@ -75,6 +75,48 @@ class TestRestateOnSqlite(EngineContract):
         return App(self.url, engine=Restate(**self.options), **options)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"ingress": "restate:8080"}, r"ingress='restate:8080' is no address; say http://host:port, or https://"),
+        ({"ingress": ["http://one:8080", "two:8080"]}, "ingress='two:8080' is no address"),
+        ({"ingress": []}, r"ingress=\[\] is no address"),
+        ({"admin": "restate:9070"}, "admin='restate:9070' is no address"),
+        ({"listen": "9080"}, "listen='9080' is no address; say host:port, as in 127.0.0.1:9080"),
+        ({"listen": "127.0.0.1:0"}, "listen='127.0.0.1:0' is no address"),
+        (
+            {"listen": "0.0.0.0:9080"},
+            r"listen='0\.0\.0\.0:9080' is every address of this machine; say also at which it is called: url='http://workers:9080'",
+        ),
+        ({"listen": "[::]:9080"}, "is every address of this machine"),
+        ({"url": "workers:9080"}, "url='workers:9080' is no address"),
+        ({"name": "our agents"}, "name='our agents': a service of Restate is named by a letter"),
+        ({"identity_keys": ["nonsense"]}, "publickeyv1_"),
+        ({"headers": {"Authorization": 4711}}, "Header value must be str"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_asked(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(Exception, match=words):
+        Restate(**given)
+
+
+def test_a_right_option_is_taken() -> None:
+    Restate(listen="0.0.0.0:9080", url="http://workers:9080/ownloop")
+    Restate("https://restate.internal", admin=None, listen="[::]:9080", name="our-agents.v2")
+
+
+async def test_a_key_goes_with_every_request_and_a_refusal_is_told_in_the_servers_words(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with overheard() as (place, heard):
+        engine = Restate(f"http://{place}", admin=f"http://{place}", listen=f"127.0.0.1:{free_port()}", headers={"Authorization": "Bearer 4711"})
+        app, book = App(url, engine=engine), Book()
+        app.add(book.reader, name="reader")
+        async with app:
+            await done(app, [await app.start("reader")])
+            await until(lambda: len(heard) > 1, "both were asked")
+    assert {one["authorization"] for one in heard} == {"Bearer 4711"}
+    assert "takes no hints (HTTPStatusError: 403 not you)" in caplog.text and "could not be told of the workers" in caplog.text
+
+
 # ---- what Restate is told ------------------------------------------------------------------------------------------------------
 
 
@@ -96,7 +138,7 @@ async def test_its_tables_hold_ids_and_times_and_nothing_of_what_threads_say(
     everything = "".join(seen)
     assert SECRET not in everything
     assert all(thread in everything for thread in threads)
-    assert "WakeFailed" in everything, "errors were seen, and what they say"
+    assert "could not be run; the worker's log says why" in everything, "errors were seen, and what they say"
     assert not cluster.query(f"SELECT * FROM state WHERE service_name = '{service}'")
     kept = cluster.query(f"SELECT id FROM sys_invocation WHERE target_service_name = '{service}' AND status = 'completed'")
     assert not kept, "nothing is kept of wakes that have ended"
@@ -154,6 +196,60 @@ async def test_the_server_follows_workers_that_move_and_settings_that_change(clu
         assert str(place["listen"]) in str(known["endpoint"])
         with urllib.request.urlopen(f"{cluster.admin}/services/{options['name']}") as answer:
             assert json.load(answer)["abort_timeout"] == longest
+
+
+async def test_a_server_that_has_lost_what_it_was_told_is_told_again(
+    cluster: Cluster, options: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody took its deployments away, or its disk."""
+    monkeypatch.setattr(courier, "RETRY", 0.2)
+    monkeypatch.setattr(restate, "RETRY", 0.2)
+    app, book = App(url, engine=(engine := Restate(**options))), Book()
+    app.add(book.reader, name="reader")
+    known = f"SELECT deployment_id FROM sys_service WHERE name = '{options['name']}'"
+    async with app:
+        (service,) = await until(lambda: cluster.query(known), "it is registered")
+        request = urllib.request.Request(f"{cluster.admin}/deployments/{service['deployment_id']}?force=true", method="DELETE")
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request).close())
+        await until(lambda: not cluster.query(known), "it is forgotten")
+        await done(app, [await app.start("reader")])
+        assert "takes no hints (HTTPStatusError: 404" in caplog.text and f"service '{options['name']}' not found" in caplog.text
+        await until(lambda: cluster.query(known), "it is registered again")
+        await until(lambda: takes_hints_again(app, caplog), "it takes hints again")
+        swept = engine.swept
+        await done(app, [await app.start("reader")])
+        assert engine.swept == swept, "by the server"
+
+
+async def takes_hints_again(app: App, caplog: pytest.LogCaptureFixture) -> bool:
+    await done(app, [await app.start("reader")])
+    return "takes hints again" in caplog.text
+
+
+async def test_two_stores_that_share_a_place_are_told_of_it(
+    cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel gives each of Restate's connections to one of them."""
+    other = App(f"sqlite:///{tmp_path}/other.db", engine=Restate(**{**options, "name": "another"}))
+    async with other:
+        await until(lambda: cluster.query("SELECT * FROM sys_service WHERE name = 'another'"), "it is registered")
+        engine = Restate(**{**options, "listen": f"127.0.0.1:{free_port()}", "url": f"http://{options['listen']}"})
+        async with App(url, engine=engine):
+            words = f"there is another, and not {options['name']}: two stores on one machine need a listen= each"
+            await until(lambda: words in caplog.text, "it is said")
+
+
+async def test_a_wake_that_could_not_be_run_is_told_once_in_the_log(
+    options: dict[str, Any], cluster: Cluster, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await register(cluster, options, url)
+    app, book = App(url, engine=Restate(**{**options, "sweep": "10s"})), Book()
+    app.add(book.reader, name="reader")
+    tried = fail_once(app)
+    async with app:
+        await done(app, [thread := await app.start("reader")])
+    assert tried[:2] == [thread, thread]
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["ownloop"]
 
 
 async def test_addresses_may_end_with_a_slash(cluster: Cluster, options: dict[str, Any], url: str) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 import postgres_server
 import temporal_server
-from engine_trials import SECRET, add_writer, done, effects, once, tell_everything, until, worker
+from engine_trials import SECRET, add_writer, done, effects, fail_once, once, overheard, tell_everything, until, worker
 from temporal_server import TemporalServer
 
 from ownloop import App, engines
@@ -81,6 +82,46 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "ownloop.engines.temporal")
     with pytest.raises(ImportError, match=r"pip install 'ownloop\[temporal\]'"):
         engines.Temporal  # noqa: B018  # it is imported when it is named
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"target": "https://temporal:7233"},
+            r"target='https://temporal:7233' is no address; say host:port, as in temporal\.internal:7233; tls=True",
+        ),
+        ({"target": "temporal"}, "target='temporal' is no address; say host:port"),
+        ({"tsl": True}, r"Temporal\(…, tsl=…\) goes to temporalio\.client\.Client\.connect, which takes api_key, .*, tls"),
+        ({"lazy": True}, "lazy=…"),
+        ({"target_host": "temporal:7233"}, "target_host=…"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_asked(given: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        Temporal(**given)
+
+
+async def test_a_key_goes_with_every_request(url: str) -> None:
+    async with overheard() as (place, heard):
+        app, book = App(url, engine=Temporal(place, api_key="4711", tls=False, rpc_metadata={"x-ours": "1"})), Book()
+        app.add(book.reader, name="reader")
+        async with app:
+            await done(app, [await app.start("reader")])
+            await until(lambda: len(heard) > 1, "for hints and for wakes")
+    assert {(one["authorization"], one["x-ours"]) for one in heard} == {("Bearer 4711", "1")}
+
+
+def test_what_its_core_has_to_say_does_not_stand_among_what_a_program_prints(server: TemporalServer, url: str) -> None:
+    """It complains of a namespace that is not there. A process of its own, because the first client makes what all share."""
+    lines = ["import asyncio", "from ownloop import App", "from ownloop.engines import Temporal", "async def main():"]
+    lines += [
+        f" async with App({url!r}, engine=Temporal({server.target!r}, namespace='nowhere')):",
+        "  await asyncio.sleep(1.5)",
+        "asyncio.run(main())",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "") and "Namespace nowhere was not found" in done.stderr
 
 
 # ---- what Temporal is told -----------------------------------------------------------------------------------------------------
@@ -157,12 +198,42 @@ async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(server
     async with app:
         threads = [await app.start("writer")]
         await done(app, threads)
-    history = await (await Client.connect(server.target)).get_workflow_handle(f"{engine._queue}/{threads[0]}").fetch_history()
-    attempts = [
-        event.activity_task_started_event_attributes.attempt for event in history.events if event.HasField("activity_task_started_event_attributes")
-    ]
-    assert set(attempts) == {1}, "Temporal tries nothing again; a hint that the sweep takes for lost is refused by the lease"
+    assert await attempts(server, engine, threads[0]) == {1}, (
+        "Temporal tries nothing again; a hint that the sweep takes for lost is refused by the lease"
+    )
     assert effects(tmp_path / "lines") == once(threads, 1)
+
+
+async def test_a_wake_that_could_not_be_run_is_told_once_in_the_log(engine: Temporal, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    app, book = App(url, engine=engine), Book()
+    app.add(book.reader, name="reader")
+    tried = fail_once(app)
+    async with app:
+        await done(app, [thread := await app.start("reader")])
+    assert tried[:2] == [thread, thread]
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["ownloop"]
+
+
+async def test_workers_that_were_told_another_heartbeat_are_not_taken_for_dead(server: TemporalServer, engine: Temporal, url: str) -> None:
+    """The workflow was begun by somebody with a shorter one."""
+    book, app = Book(), App(url, engine=Temporal(server.target, task_queue=engine._queue, heartbeat="1m", sweep="10s"))
+    app.add(book.waiter, name="waiter")
+    teller = App(url, engine=engine)
+    thread = await teller.start("waiter")
+    async with app:
+        await until(lambda: book.wakes, "it runs")
+        await asyncio.sleep(2.5)
+        book.gate.set()
+        await done(app, [thread])
+    await teller.aclose()
+    assert await attempts(server, engine, thread) == {1}
+
+
+async def attempts(server: TemporalServer, engine: Temporal, thread: str) -> set[int]:
+    """How often Temporal tried a wake."""
+    history = await (await Client.connect(server.target)).get_workflow_handle(f"{engine._queue}/{thread}").fetch_history()
+    started = [event.activity_task_started_event_attributes for event in history.events if event.HasField("activity_task_started_event_attributes")]
+    return {one.attempt for one in started}
 
 
 async def test_an_overlap_that_temporal_makes_is_refused_by_the_lease_and_counted(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .temporal import Temporal
 
 _PLACES = {"Embedded": "embedded", "PgQueuer": "pgqueuer", "Restate": "restate", "Temporal": "temporal"}
+_EXTRAS = {"PgQueuer": "postgres", "Restate": "restate", "Temporal": "temporal"}
 
 
 def __getattr__(name: str) -> Any:
@@ -20,7 +21,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f".{_PLACES[name]}", __name__), name)
     except ModuleNotFoundError as error:
-        raise ImportError(f"the engine {name} needs {error.name}; install it with: pip install 'ownloop[{_PLACES[name]}]'") from error
+        raise ImportError(f"the engine {name} needs {error.name}; install it with: pip install 'ownloop[{_EXTRAS[name]}]'") from error
 
 
 __all__ = ["Embedded", "PgQueuer", "Restate", "Temporal"]

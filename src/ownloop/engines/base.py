@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
+from ..errors import OwnloopError
 from ..stores.base import Store
 
 log = logging.getLogger("ownloop")
@@ -32,7 +33,8 @@ class Engine(Protocol):
         ...
 
     async def serve(self, run_one: RunOne) -> None:
-        """Run wakes until cancelled, at most as many at once as it was told; then start nothing new, wait for what runs, and return.
+        """Run wakes until cancelled, at most as many at once as it was told; then start nothing new, wait for what runs, and return. Not before: who
+        returns by itself has failed. An App that opens again serves again.
 
         `run_one` may raise, which ends that wake and not the engine; the thread is tried again. It is never cancelled while it runs.
         """
@@ -49,9 +51,11 @@ class Attached(Protocol):
 
 
 async def served(engine: Engine, run_one: RunOne) -> None:
-    """`engine.serve`, whose failure is said at once: whoever only waits for threads would never see it."""
+    """`engine.serve`, whose end is said at once: whoever only waits for threads would never see it."""
     try:
         await engine.serve(run_one)
+        if not is_cancelled():
+            raise OwnloopError(f"{type(engine).__name__}.serve returned, and nobody had cancelled it; an engine serves until then")
     except Exception as error:
         log.error("this process wakes no thread any more: %s", error)
         raise

@@ -35,10 +35,16 @@ TRUST = 0.75
 sweeps of the end of its lease."""
 SIGHT = 100
 """How many more threads the sweep looks at than it could run."""
+HINTING = 0.5
+"""Seconds that hints may take between two looks. A server that is slow gets the rest later, and what it does not bring in time is run meanwhile."""
 RETRY = 2.0
 """Seconds before the server is asked again after it was away."""
 TELL = 60.0
 """Seconds without trouble after which the next trouble is told again."""
+BEHIND = 1.0
+"""Seconds that the store's clock may be behind this one before what should be due, and is not, is left to the sweep, which goes by that clock."""
+SOON = 0.1
+"""Seconds until another look at what should be due and is not."""
 LAST_WORDS = 5.0
 """Seconds at the end for the server to hear that the wakes have ended. What it does not hear it tries again elsewhere, and the rows know."""
 
@@ -73,12 +79,13 @@ class Courier:
         self._store: Store | None = None
         self._agents: Agents = lambda: ()
         self._concurrency = 100
-        self._away_until: float | None = None
+        self._away_since: float | None = None
+        self._ask_at = 0.0
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._found: dict[str, _Found] = {}
         self._touched: set[str] = set()
-        self._stirred = self._stopping = False
+        self._stirred = self._stopping = self._has_met_unknown = False
 
     def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
         self._store, self._agents, self._concurrency = store, agents, concurrency
@@ -100,25 +107,30 @@ class Courier:
             await self._hint(thread_id, 0.0 if at is None or self._store is None else (at - self._store.clock.now()).total_seconds())
 
     async def _hint(self, thread_id: str, delay: float = 0.0) -> None:
-        if self._away_until is not None and time.monotonic() < self._away_until:
-            return
+        asked = time.monotonic()
+        if self._away_since is not None:
+            if asked < self._ask_at:
+                return
+            self._ask_at = asked + PATIENCE  # one verb waits for the answer, and not all
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.send(thread_id, max(0.0, delay))
         except Exception as error:  # the hint is lost and the row is there
             self._away(error)
         else:
-            self._is_back()
+            self._is_back(asked)
 
     def _away(self, error: Exception) -> None:
-        if self._away_until is None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
             log.error("%s takes no hints (%s: %s); threads wait in their rows, and workers find them there", self._name, *_said(error))
-        self._away_until = time.monotonic() + RETRY
+        self._ask_at = now + RETRY
 
-    def _is_back(self) -> None:
-        if self._away_until is not None:
+    def _is_back(self, asked: float) -> None:
+        if self._away_since is not None and asked >= self._away_since:
             log.warning("%s takes hints again", self._name)
-        self._away_until = None
+            self._away_since = None
 
     # ---- serving ---------------------------------------------------------------------------------------------------------------
 
@@ -187,20 +199,33 @@ class Courier:
         if await self._run_one(thread_id):
             return 0.0
         row = None if self._store is None else await self._store.thread(thread_id)
-        return None if row is None else self._until_next(row)
+        if row is None:
+            self._is_unknown(thread_id)
+            return None
+        return self._until_next(row)
+
+    def _is_unknown(self, thread_id: str) -> None:
+        """Tell of it once: two stores whose engines share a name get each other's hints, and lose them."""
+        if self._store is not None and not self._has_met_unknown:
+            self._has_met_unknown = True
+            text = (
+                "%s brought %s, which is not in %s: it was pruned, or another store uses the same name there; each needs its own (task_queue=, name=)"
+            )
+            log.warning(text, self._name, thread_id, self._store.url)
 
     def _until_next(self, row: ThreadRow) -> float | None:
-        """Seconds until the row says that the thread may be runnable by itself."""
+        """Seconds until the row says that the thread may be runnable by itself. That may be past by this clock, and the store goes by its own."""
         assert self._store is not None
-        now = self._store.clock.now()
         if row.parent is not None:  # it may have told its parent how it ended
             self._heard((row.parent[0],))
         if row.lease_until is not None:
             self.refused += 1
-            return max(0.0, (row.lease_until - now).total_seconds())
-        if row.due is None or row.status not in ("open", "done") or row.agent not in self._agents():
+        elif row.status not in ("open", "done") or row.agent not in self._agents():
             return None
-        return max(0.0, (row.due - now).total_seconds())
+        if (at := row.lease_until or row.due) is None:
+            return None
+        rest = (at - self._store.clock.now()).total_seconds()
+        return None if rest < -BEHIND else rest if rest > 0 else SOON
 
     # ---- the sweep -------------------------------------------------------------------------------------------------------------
 
@@ -243,16 +268,19 @@ class Courier:
             return
         ready, _ = await self._store.runnable(self._agents(), self._concurrency + SIGHT)
         now, touched, self._touched = time.monotonic(), self._touched, set()
-        known, self._found = self._found, {}
+        known, self._found, lost = self._found, {}, list[str]()
         for thread_id in [one for one in ready if one not in self._running]:
             found = self._found[thread_id] = known.get(thread_id) or _Found(now)
             if found.hinted is None and (thread_id in touched or now - found.first >= GLANCE):
-                found.hinted = now
-                await self._hint(thread_id)
-            elif found.hinted is not None and now - found.hinted >= (TRUST * self._sweep if self._away_until is None else 0.0) and free > 0:
+                lost.append(thread_id)
+            elif found.hinted is not None and now - found.hinted >= (TRUST * self._sweep if self._away_since is None else 0.0) and free > 0:
                 free -= 1
                 self._take(thread_id)
         self._stirred = self._stirred or bool(self._found)
+        for thread_id in lost:
+            if time.monotonic() - now < HINTING:
+                self._found[thread_id].hinted = time.monotonic()
+                await self._hint(thread_id)
 
     def _take(self, thread_id: str) -> None:
         """Run it here."""
@@ -276,7 +304,8 @@ async def ends_before(stop: asyncio.Event, task: asyncio.Future[Any]) -> bool:
 
 
 def _said(error: BaseException) -> tuple[str, str]:
-    return type(error).__name__, str(error).partition("\n")[0]
+    kind = type(error).__name__
+    return kind, str(error).partition("\n")[0] or ("no answer in time" if "Timeout" in kind else "no words")
 
 
 def _seen(done: asyncio.Future[Any]) -> None:

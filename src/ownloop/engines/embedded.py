@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +44,7 @@ class Embedded:
         self._run_one: RunOne | None = None
         self._look_at, self._hurry = 0.0, LEAST_NAP
         self._serving: asyncio.Task[Any] | None = None
+        self._context = copy_context()
 
     def attach(self, store: Store, agents: Agents, concurrency: int) -> None:
         self._store, self._agents, self._concurrency = store, agents, concurrency
@@ -64,6 +66,7 @@ class Embedded:
     async def serve(self, run_one: RunOne) -> None:
         loop = asyncio.get_running_loop()
         self._changed, self._run_one, self._serving = asyncio.Event(), run_one, asyncio.current_task()
+        self._context = copy_context()
         unlisten = self._store.listen(lambda ids: self._heard(loop, ids))
         unmove = self._store.clock.on_move(lambda: self._notice(loop))
         try:
@@ -101,7 +104,8 @@ class Embedded:
         while not self._serving.cancelling() and self._queue and len(self._running) < self._concurrency:
             thread_id = self._queue.popleft()
             self._queued.discard(thread_id)
-            self._running[thread_id] = asyncio.ensure_future(self._run(thread_id, self._run_one))
+            own = self._context.copy()  # and not that of the tool which starts a thread
+            self._running[thread_id] = asyncio.get_running_loop().create_task(self._run(thread_id, self._run_one), context=own)
 
     async def _turn(self) -> None:
         """Start what there is room for, then wait for something to change."""

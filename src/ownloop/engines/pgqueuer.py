@@ -81,7 +81,7 @@ class PgQueuer:
         try:
             while True:
                 self._queue = Queue(self._store, self._schema, run_one, slots, self._concurrency, self._heartbeat)
-                self._register()
+                self._queue.register(self._agents(), self._limits)
                 runs.add(asyncio.ensure_future(self._queue.run()))
                 await self._queue.stopped.wait()  # by itself only in trouble; its wakes go on, and others take the jobs meanwhile
                 await asyncio.sleep(1)
@@ -91,18 +91,18 @@ class PgQueuer:
             upkeep.cancel()
             if runs:
                 self._queue.stop()
-            if runs and (await asyncio.wait(runs, timeout=self._drain.total_seconds()))[1]:
-                log.warning("wakes still run after %s; they are left to their leases", self._drain)
-
-    def _register(self) -> None:
-        for agent in list(self._agents()):
-            self._queue.register(agent, self._limits.get(agent, 0))
+                is_busy = sum(not one.done() for one in runs) > 1 or self._queue.held()[1]
+                late = (await asyncio.wait(runs, timeout=self._drain.total_seconds() if is_busy else 1))[1]
+                if is_busy and late:
+                    log.warning("wakes still run after %s; they are left to their leases", self._drain)
+                for one in () if is_busy else late:  # nothing runs, and the database is away
+                    one.cancel()
 
     async def _upkeep(self) -> None:
         lost, pruned = 0, time.monotonic() - random.uniform(0, PRUNE)  # a worker may live for less than an hour
         while True:  # at once: what was written before the triggers were there has no job
             try:
-                self._register()
+                self._queue.register(self._agents(), self._limits)
                 lost = await self.sweep(self._queue)
                 if time.monotonic() > pruned + PRUNE and not await self.prune():
                     pruned = time.monotonic()
@@ -127,10 +127,7 @@ class PgQueuer:
         return self._store.place.sql(text.replace("ownloop_pgq", "\0")).replace("\0", self._schema)
 
     async def _rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
-        async def look(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(self._sql(query).encode(), values)).fetchall()
-
-        return await self._store.connections.use(look)
+        return await self._store.connections.read(self._sql(query), values)
 
     async def install(self) -> None:
         """Make PgQueuer's schema and the triggers, unless they are there.
@@ -143,14 +140,17 @@ class PgQueuer:
             async with connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{self._schema} migrates",))
                 if not await self._is_installed():
-                    await connection.execute(self.migration().encode())
+                    await connection.execute(f"SET LOCAL lock_timeout = '500ms'; {self.migration()}".encode())
 
-        try:
-            if not await self._is_installed():
+        while not await self._is_installed():
+            try:
                 await self._store.connections.use(make)
-        except psycopg.errors.InsufficientPrivilege as error:
-            what = f"{self._store.place.name}: this role may not make the schema {self._schema}. Run `ownloop migrate` as the owner of the store"
-            raise StoreError(f"{what}; if it may make none, an administrator does CREATE SCHEMA {self._schema} AUTHORIZATION owner") from error
+            except psycopg.errors.LockNotAvailable:  # not waited for: whoever writes to a thread would wait behind this
+                log.warning("a transaction holds rows of %s; the triggers of %s are made when it has ended", self._store.place.name, self._schema)
+                await asyncio.sleep(SWEEP)
+            except psycopg.errors.InsufficientPrivilege as error:
+                what = f"{self._store.place.name}: this role may not make the schema {self._schema}. Run `ownloop migrate` as the owner of the store"
+                raise StoreError(f"{what}; if it may make none, an administrator does CREATE SCHEMA {self._schema} AUTHORIZATION owner") from error
 
     async def _is_installed(self) -> bool:
         said, has_table, has_triggers = (await self._rows(_STATE))[0]

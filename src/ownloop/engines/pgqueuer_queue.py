@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,8 +57,7 @@ class Driver:
     """What PgQueuer asks of a database: queries on the store's pool, which wait for a database that is away; LISTEN on a connection of its own."""
 
     def __init__(self, store: PostgresStore, channel: str) -> None:
-        self._store, self._channel = store, channel
-        self._callbacks: list[NotifyCallback] = []
+        self._store, self._channel, self._callbacks = store, channel, list[NotifyCallback]()
         self._listens, self.shutdown, self.tm, self.is_told = asyncio.Event(), asyncio.Event(), TaskManager(), False
 
     async def fetch(self, query: str, *args: object) -> Rows:
@@ -158,10 +157,10 @@ class Queue:
         self.stopped = self._manager.shutdown
         """It takes no more jobs; `run` returns once those that run have ended."""
 
-    def register(self, agent: str, limit: int) -> None:
-        """Take jobs of this agent, too; `limit`: at most so many at once in all workers, 0: no limit."""
-        if agent not in self._manager.entrypoint_registry:
-            self._manager.entrypoint(agent, concurrency_limit=limit, accepts_context=False)(self._job)
+    def register(self, agents: Collection[str], limits: Mapping[str, int]) -> None:
+        """Take jobs of these agents, too; `limits`: of some at most so many at once in all workers."""
+        for agent in [one for one in agents if one not in self._manager.entrypoint_registry]:
+            self._manager.entrypoint(agent, concurrency_limit=limits.get(agent, 0), accepts_context=False)(self._job)
 
     def held(self) -> tuple[object, list[int]]:
         """What PgQueuer calls this worker, and the jobs that have arrived here."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections import deque
@@ -17,9 +18,12 @@ import httpx
 import hypercorn.asyncio
 import hypercorn.config
 import restate
+from restate.exceptions import RetryableError
 
 from ..clock import duration
-from .courier import LAST_WORDS, PATIENCE, RETRY, Courier, ends_before
+from .addresses import called_at, host_and_port, webs
+from .courier import LAST_WORDS, PATIENCE, RETRY, Courier, WakeFailed, ends_before
+from .posting import Posting
 
 log = logging.getLogger("ownloop")
 
@@ -33,7 +37,7 @@ class Restate(Courier):
     Args:
         ingress: where the server takes calls; with several nodes, all of them or their load balancer.
         admin: where it is told of this service. None: somebody else registers it.
-        listen: host and port at which this process takes wakes. Workers on one machine may share it.
+        listen: host and port at which this process takes wakes. Workers of one store may share it on one machine.
         url: how the server reaches the workers, all of them behind one address; default `listen`. What the worker that starts last says, counts.
         longest: longer than any wake, tools included. A wake that takes longer is tried again beside itself, and its lease keeps the other one out.
         name: of the service: one per store.
@@ -55,40 +59,34 @@ class Restate(Courier):
         headers: Mapping[str, str] | None = None,
         identity_keys: Sequence[str] = (),
     ) -> None:
-        self._ingress = deque(one.rstrip("/") for one in ([ingress] if isinstance(ingress, str) else ingress))
+        if not re.fullmatch(r"([a-z]|_[a-z0-9])[a-z0-9._-]*", name, re.IGNORECASE | re.ASCII):
+            raise ValueError(f"name={name!r}: a service of Restate is named by a letter, and then letters, digits, and . _ -")
+        self._ingress, self._admin = deque(webs("ingress", ingress)), admin and webs("admin", admin)[0]
         super().__init__(f"Restate at {self._ingress[0]}", sweep)
-        self._admin, self._listen, self._url, self._service = admin and admin.rstrip("/"), listen, url or f"http://{listen}", name
-        self._longest, self._headers, self._keys = duration(longest), dict(headers or {}), list(identity_keys)
-        self._sender: tuple[asyncio.AbstractEventLoop, httpx.AsyncHTTPTransport] | None = None
+        self._listen, self._url = host_and_port("listen", listen, "127.0.0.1:9080"), called_at(listen, url) if admin else ""
+        self._service, self._longest, self._headers = name, duration(longest), headers
+        self._hints = Posting(headers, PATIENCE / 2, keeps=True)
+        self._app, self._is_known = restate.app([self._threads()], identity_keys=list(identity_keys)), False
 
     async def send(self, thread_id: str, delay: float) -> None:
         path = f"/{self._service}/{thread_id}/wake/send" + (f"?delay={round(delay * 1000)}ms" if delay >= 0.001 else "")
         for left in reversed(range(len(self._ingress))):
             try:
-                await self._post(self._ingress[0] + path)
+                await self._hints.post(self._ingress[0] + path)
                 break
-            except httpx.HTTPError:
+            except httpx.HTTPError as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
+                    self._is_known = False  # the server has lost what it was told
                 self._ingress.rotate(-1)  # the next one is asked first from now on
                 if not left:
                     raise
-
-    async def _post(self, url: str) -> None:
-        """By the transport, because a client writes a line into the log for each request."""
-        loop = asyncio.get_running_loop()
-        if self._sender is None or self._sender[0] is not loop:
-            self._sender = loop, httpx.AsyncHTTPTransport()
-        request = httpx.Request("POST", url, headers=self._headers, extensions={"timeout": httpx.Timeout(PATIENCE / 2).as_dict()})
-        answer = await self._sender[1].handle_async_request(request)
-        await answer.aread()
-        answer.request = request
-        answer.raise_for_status()
 
     async def deliver(self, stop: asyncio.Event) -> None:
         config = hypercorn.config.Config()
         config.bind = [f"fd://{self._socket().detach()}"]
         config.loglevel, config.graceful_timeout = "ERROR", self._longest.total_seconds()
-        app = restate.app([self._threads()], identity_keys=self._keys)
-        serving = asyncio.ensure_future(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))
+        self._is_known = False
+        serving = asyncio.ensure_future(hypercorn.asyncio.serve(self._app, config, shutdown_trigger=stop.wait))
         registering = asyncio.ensure_future(self._register())
         try:
             if await ends_before(stop, serving) or (await asyncio.wait({serving}, timeout=LAST_WORDS))[0]:
@@ -99,9 +97,8 @@ class Restate(Courier):
 
     def _socket(self) -> socket.socket:
         """One that other workers of this machine may share: the kernel gives each connection to one of them."""
-        host, _, port = self._listen.rpartition(":")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family, reuse_port=True)
+        family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
+        return socket.create_server(self._listen, family=family, reuse_port=True)
 
     def _threads(self) -> restate.VirtualObject:
         threads = restate.VirtualObject(
@@ -116,27 +113,35 @@ class Restate(Courier):
 
         @threads.handler()
         async def wake(ctx: restate.ObjectContext) -> None:
-            delay = await self.run(ctx.key())
+            try:
+                delay = await self.run(ctx.key())
+            except WakeFailed as error:  # told already
+                raise RetryableError(str(error)) from None
             if delay is not None:
                 ctx.object_send(wake, ctx.key(), None, send_delay=timedelta(seconds=delay), idempotency_key=_due(delay))
 
         return threads
 
     async def _register(self) -> None:
-        """Tell the server where the workers are, until it has heard. By force, or it would keep the address that it was told last, and of a known one
-        what it was told first, `longest` too."""
-        pause, is_told = 0.05, False
+        """Tell the server where the workers are, until it has heard, and again once it has lost that. By force, or it would keep the address that it
+        was told last, and of a known one what it was told first, `longest` too."""
+        pause, is_told, posting = 0.05, False, Posting(self._headers, 10.0, keeps=False)
         while self._admin is not None:
             await asyncio.sleep(pause)
+            pause, is_told = RETRY, is_told and not self._is_known
             try:
-                async with httpx.AsyncClient(headers=self._headers, timeout=10.0) as client:
-                    answer = await client.post(f"{self._admin}/deployments", json={"uri": self._url, "force": True})
-                    answer.raise_for_status()
-                return
-            except httpx.HTTPError as error:
+                if not self._is_known:
+                    answer = await posting.post(f"{self._admin}/deployments", {"uri": self._url, "force": True})
+                    self._is_known = self._is_among([one["name"] for one in answer.json()["services"]])
+            except (httpx.HTTPError, LookupError, ValueError) as error:
                 if not is_told:
                     log.error("%s could not be told of the workers at %s (%s), trying again", self._admin, self._url, error)
-                pause, is_told = RETRY, True
+                is_told = True
+
+    def _is_among(self, names: list[str]) -> bool:
+        if self._service not in names:
+            raise LookupError(f"there is {', '.join(names)}, and not {self._service}: two stores on one machine need a listen= each")
+        return True
 
 
 def _due(delay: float) -> str | None:

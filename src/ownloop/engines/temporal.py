@@ -13,13 +13,17 @@ from typing import Any
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from ..clock import duration
-from .courier import Courier, ends_before
+from .addresses import host_and_port
+from .courier import Courier, WakeFailed, ends_before
+from .temporal_client import check_options, connect
 
 FOREVER = timedelta(days=3650)
+"""How long a wake may take: its heartbeat watches over it."""
 LONG = 500
 """Events of a history after which the workflow goes on in a new one."""
 AGAIN = RetryPolicy(initial_interval=timedelta(seconds=0.2), maximum_interval=timedelta(seconds=10))
@@ -29,11 +33,11 @@ class Temporal(Courier):
     """`App(url, engine=Temporal("host:7233"))`. Needs `pip install "ownloop[temporal]"` and a Temporal server.
 
     Args:
-        target: where the server answers.
+        target: where the server answers, as host:port.
         task_queue: names the fleet: every process of one store uses the same, and its workers have the same agents.
         heartbeat: how long a worker may be silent before its wakes are tried elsewhere. They start there once the thread's lease has run out, too.
         sweep: how often each worker looks at the rows for what was lost.
-        connect: what else `temporalio.client.Client.connect` takes: `tls=`, `api_key=`, …
+        options: what else `temporalio.client.Client.connect` takes: `tls=`, `api_key=`, …
     """
 
     def __init__(
@@ -44,11 +48,13 @@ class Temporal(Courier):
         task_queue: str = "ownloop",
         heartbeat: timedelta | str = "10s",
         sweep: timedelta | str = "2s",
-        **connect: Any,
+        **options: Any,
     ) -> None:
+        host_and_port("target", target, "temporal.internal:7233; tls=True encrypts what goes there")
+        check_options(options)
         super().__init__(f"Temporal at {target}", sweep)
         self._queue, self._heartbeat = task_queue, duration(heartbeat)
-        self._connect: dict[str, Any] = {"target_host": target, "namespace": namespace, **connect}
+        self._connect: dict[str, Any] = {"target_host": target, "namespace": namespace, **options}
         self._client: tuple[asyncio.AbstractEventLoop, Client] | None = None
 
     async def send(self, thread_id: str, delay: float) -> None:
@@ -71,11 +77,11 @@ class Temporal(Courier):
         """The client of this event loop."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
-            self._client = loop, await Client.connect(**self._connect, lazy=True)
+            self._client = loop, await connect(**self._connect, lazy=True)
         return self._client[1]
 
     async def deliver(self, stop: asyncio.Event) -> None:
-        connecting = asyncio.ensure_future(Client.connect(**self._connect))
+        connecting = asyncio.ensure_future(connect(**self._connect))
         if not await ends_before(stop, connecting):
             connecting.cancel()
             return
@@ -99,11 +105,14 @@ class Temporal(Courier):
     @activity.defn(name="wake")
     async def _run_wake(self, thread_id: str) -> float | None:
         waking = asyncio.ensure_future(self.run(thread_id))
+        silence = activity.info().heartbeat_timeout or self._heartbeat  # what it was told that began the workflow
         try:
             while not waking.done():
                 activity.heartbeat()
-                await asyncio.wait({waking}, timeout=self._heartbeat.total_seconds() / 3)
+                await asyncio.wait({waking}, timeout=silence.total_seconds() / 3)
             return await waking
+        except WakeFailed as error:  # told already
+            raise ApplicationError(str(error), category=ApplicationErrorCategory.BENIGN) from None
         finally:
             waking.cancel()  # Temporal has given up on it; the wake itself goes on
 
@@ -120,9 +129,8 @@ class WakesOfThread:
         self._due = min(self._due, workflow.time() + delay)
 
     @workflow.run
-    async def run(self, thread_id: str, heartbeat: float, delay: float | None = None) -> None:
-        if delay is not None:
-            self.wake(delay)
+    async def run(self, thread_id: str, heartbeat: float, delay: float = float("inf")) -> None:
+        self.wake(delay)
         while (due := self._due) < float("inf"):
             rest = due - workflow.time()
             if workflow.info().get_current_history_length() > LONG:
@@ -133,11 +141,7 @@ class WakesOfThread:
                 continue
             self._due = float("inf")
             again: float | None = await workflow.execute_activity(
-                "wake",
-                thread_id,
-                start_to_close_timeout=FOREVER,  # the heartbeat watches over it
-                heartbeat_timeout=timedelta(seconds=heartbeat),
-                retry_policy=AGAIN,
+                "wake", thread_id, start_to_close_timeout=FOREVER, heartbeat_timeout=timedelta(seconds=heartbeat), retry_policy=AGAIN
             )
             if again is not None:
                 self.wake(again)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ..clock import SystemClock
 from ..stores.base import Store
+from ..wake import is_async
 from .base import Agents, Attached, Engine
 
 EMBEDDED = ("ownloop.engines.embedded", "Embedded")
@@ -28,6 +29,8 @@ def engine_for(given: Engine | None, store: Store, agents: Agents, concurrency: 
     engine = default_engine(store) if given is None else given
     if isinstance(engine, type) or not all(callable(getattr(engine, name, None)) for name in ("wake", "serve")):
         raise TypeError(f"engine={engine!r} is no engine, which has `wake` and `serve`; give one that is made: engine=Embedded(), engine=Temporal(…)")
+    if plain := [name for name in ("wake", "serve") if not is_async(getattr(engine, name))]:
+        raise TypeError(f"engine={engine!r}: its `{plain[0]}` is a plain function, and is awaited; write `async def {plain[0]}`")
     had: Any = getattr(engine, "_store", None)
     if hasattr(had, "runnable") and had is not store:
         raise ValueError(f"engine={engine!r} wakes the threads of {had.url}, and would forget them over {store.url}; make one for each App")

@@ -243,6 +243,13 @@ class ServingPromises(EngineFixtures):
             async with self.app(book) as later:
                 await self.done(later, running, left)
 
+    async def test_an_app_that_was_closed_may_be_opened_again(self, book: Book) -> None:
+        app = self.app(book)
+        for _ in range(2):
+            async with app:
+                await self.done(app, await app.start("reader"))
+        assert len(book.wakes) == 2
+
 
 class TransactionPromises(EngineFixtures):
     """`tx=`: an event and its hint are committed with what the caller writes, or neither is. A store that cannot do so says so."""
