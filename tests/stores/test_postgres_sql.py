@@ -85,7 +85,8 @@ CREATE = """SELECT ownloop.append('{"do": "create", "agent": "a", "thread": 1, "
         ("SELECT ownloop.send('thr_0000000000001', NULL)", "a message has a text"),
         ("SELECT ownloop.emit('paid', NULL)", "an event carries something"),
         ("SELECT ownloop.emit('paid', 'null')", "an event carries something"),
-        ('SELECT ownloop.append(\'{"do": "nonsense"}\')', "case not found"),
+        ('SELECT ownloop.append(\'{"do": "nonsense"}\')', 'no "do" called nonsense\n(?s:.*)begin, fact, message'),
+        ("SELECT ownloop.append('[]')", 'no "do" called null'),
         (CREATE % "no", "json"),
         (CREATE % "[]", "JSON object"),
     ],
@@ -254,7 +255,24 @@ async def test_a_worker_that_logs_in_with_the_least_rights_does_all_that_a_worke
         for harm in ("INSERT INTO {}.threads (number) VALUES (1)", "TRUNCATE {}.events", "DROP TABLE {}.mail", "UPDATE {}.meta SET version = 1"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 db.execute(harm.format(place.schema).encode())
-    look(url, "DROP TABLE ownloop.more; UPDATE ownloop.meta SET version = 1")
+    look(url, f"DROP TABLE ownloop.more; UPDATE ownloop.meta SET version = {len(connect.MIGRATIONS)}")
+
+
+async def test_a_role_without_a_connection_for_renewals_takes_no_lease(url: str) -> None:
+    """It would begin calls whose leases run out beneath them."""
+    place = connect.parse(url)
+    role = f"few_{place.schema}"
+    with psycopg.connect(place.conninfo, autocommit=True) as db:
+        db.execute(connect.roles(place).encode())
+        db.execute(f'DROP ROLE IF EXISTS "{role}"; CREATE ROLE "{role}" LOGIN CONNECTION LIMIT 1 IN ROLE {place.schema}_app'.encode())
+        async with stores(url) as (own,), stores(url.replace("postgres:@", f"{role}@")) as (store,):
+            thread = await new_thread(own)
+            with pytest.raises(StoreError, match="no connection to renew leases with, so that no wake begins .*too many.* A process needs 13: raise"):
+                await store.claim(thread, ["bot"], TTL)
+            assert (await own.runnable(["bot"], 1))[0] == [thread]
+            db.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 2'.encode())
+            claim = await store.claim(thread, ["bot"], TTL)
+            assert claim is not None and (await asyncio.to_thread(store.renew, {thread: claim.row.epoch}, TTL))[thread] is not None
 
 
 async def _note(heard: list[str], notice: Any) -> None:
@@ -315,6 +333,8 @@ async def test_a_database_of_another_encoding_is_refused() -> None:
 
 # ---- migrations ------------------------------------------------------------------------------------------------------------------
 
+NEWEST = len(connect.MIGRATIONS)
+
 
 def printed(*words: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OWNLOOP_")}
@@ -325,19 +345,19 @@ async def test_psql_runs_what_migrate_prints() -> None:
     url = postgres_server.fresh_url()
     psql = ("psql", conninfo(url).replace(" tcp_user_timeout=15000", ""), "-q", "-v", "ON_ERROR_STOP=1")
     own = PostgresStore(url)
-    for script in (printed("--sql", "--store", url), own.roles(), f"BEGIN;{own.migration(1)};COMMIT;"):
+    for script in (printed("--sql", "--store", url), own.roles(), f"BEGIN;{own.migration(NEWEST)};COMMIT;"):
         postgres_server.program(*psql, input=script)
     async with stores(url) as (store,):
         assert await store.check() == [] and await new_thread(store)
     postgres_server.program(*psql, input=printed("--sql", "--store", url))
     async with stores(url) as (store,):
         assert len(await store.threads()) == 1, "what there is stays when the script is run again"
-    look(url, "UPDATE ownloop.meta SET version = 3")
-    for since in (0, 1):
+    look(url, "UPDATE ownloop.meta SET version = 7")
+    for since in (0, NEWEST):
         wrong = postgres_server.program(*psql, input=f"BEGIN;{own.migration(since)};COMMIT;", check=False)
-        assert wrong.returncode and "the schema has version 3, and this script begins at 1; nothing was changed" in wrong.stderr
-        assert "ownloop migrate --sql --since 3" in wrong.stderr
-    look(url, "UPDATE ownloop.meta SET version = 1")
+        assert wrong.returncode and f"the schema has version 7, and this script begins at {NEWEST}; nothing was changed" in wrong.stderr
+        assert "ownloop migrate --sql --since 7" in wrong.stderr
+    look(url, f"UPDATE ownloop.meta SET version = {NEWEST}")
 
 
 @pytest.mark.parametrize("since", [-1, 9])
@@ -366,7 +386,7 @@ async def test_workers_go_on_while_a_newer_program_migrates_under_them(url: str)
 
         tasks = [asyncio.ensure_future(work(made[number % 2], thread)) for number, thread in enumerate(threads)]
         await asyncio.sleep(0.3)
-        assert await connect.prepare(place, newer) == 1
+        assert await connect.prepare(place, newer) == NEWEST
         await asyncio.sleep(0.3)
         stop.set()
         epochs = await asyncio.gather(*tasks)
@@ -375,7 +395,49 @@ async def test_workers_go_on_while_a_newer_program_migrates_under_them(url: str)
         assert await made[0].check() == []
     async with stores(url) as (old,):  # and an old program that comes now
         assert await old.claim(threads[0], ["bot"], TTL)
-    look(url, "ALTER TABLE ownloop.threads DROP COLUMN extra; ALTER TABLE ownloop.events DROP COLUMN extra; UPDATE ownloop.meta SET version = 1")
+    look(url, "ALTER TABLE ownloop.threads DROP COLUMN extra; ALTER TABLE ownloop.events DROP COLUMN extra")
+    look(url, f"UPDATE ownloop.meta SET version = {NEWEST}")
+
+
+FIRST = """
+ALTER TABLE ownloop.threads DROP COLUMN ready CASCADE, DROP COLUMN woken_at;
+ALTER TABLE ownloop.threads ADD COLUMN ready bigint GENERATED ALWAYS AS (
+    CASE WHEN status = 'open' THEN
+        CASE WHEN lease_until IS NOT NULL THEN lease_until WHEN woken > seen THEN updated_at - 4611686018427387904 ELSE due END
+    WHEN status = 'done' THEN due END) STORED;
+CREATE INDEX threads_ready ON ownloop.threads (agent, ready) WHERE ready IS NOT NULL;
+"""
+OLD = """
+CREATE OR REPLACE FUNCTION ownloop._messages(a jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
+CREATE FUNCTION ownloop._message(a jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
+UPDATE ownloop.meta SET version = 1
+"""
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("made", [OLD, FIRST + OLD])
+async def test_a_store_of_version_1_is_brought_on_with_the_threads_that_wait_in_it(made: str, by_hand: bool) -> None:
+    """Functions that came with another program take other calls: opening the store replaces them, and so does what `migrate --sql` prints."""
+    url = postgres_server.fresh_url()
+    async with stores(url) as (store,):
+        thread, request = await Scene(store, store.clock).parked()  # type: ignore[arg-type]  # it moves no clock
+        others = [await new_thread(store) for _ in range(20)]
+    look(url, made)
+    if by_hand:
+        with psycopg.connect(conninfo(url)) as db:
+            db.execute(PostgresStore(url).migration(1).encode())
+    async with asyncio.timeout(20), stores(url) as (store,):
+        scene = Scene(store, store.clock)  # type: ignore[arg-type]  # it moves no clock
+        await scene.decide(thread, request.seq)
+        await asyncio.gather(*(store.message(one, [Draft("message", {"text": "x"})]) for one in others))
+        for one in (thread, *others):
+            await (await scene.wake(one)).release()
+        assert (await store.runnable(["bot"], 50))[0] == [] and await store.check() == []
+    same = "SELECT attname, pg_get_expr(adbin, adrelid) FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+    columns = f"{same} WHERE attrelid = to_regclass('ownloop' || '.threads') AND attnum > 0 AND NOT attisdropped ORDER BY attname"
+    fresh = postgres_server.fresh_url()
+    async with stores(fresh):
+        assert look(url, columns) == look(fresh, columns)
 
 
 async def test_two_schemas_of_one_database_know_nothing_of_each_other(url: str) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -24,7 +24,7 @@ import processes
 
 from ownloop import App, Thread
 from ownloop.errors import NewerSchema, NotAStore, StoreBusy, StoreError, StoreFull, StoreReadOnly
-from ownloop.events import KINDS, Draft
+from ownloop.events import Draft, Kind
 from ownloop.stores.base import NewThread, Refused
 from ownloop.stores.sqlite import SqliteStore, codec, connect
 from ownloop.testing import FakeClock, StoreContract
@@ -220,7 +220,7 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
 
 
 def test_codes_on_disk_cover_every_kind() -> None:
-    assert set(codec.EVENT_KINDS) == set(KINDS)
+    assert set(codec.EVENT_KINDS) == set(get_args(Kind))
     assert [codec.EVENT_CODES[kind] for kind in ("outcome", "request", "appended", "compacted")] == [8, 10, 14, 15]
     assert codec.REQUEST_CODES["event"] == 3
 

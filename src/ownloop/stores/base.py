@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal, Protocol, TypedDict, Unpack
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, get_args
 
 from ..clock import Clock
 from ..events import Draft, Event, Json
+from ..ids import thread_number
+from ..interrupts import InterruptKind, InterruptStatus
 
 Status = Literal["open", "paused", "done", "failed", "cancelled", "closed"]
 ENDED: frozenset[str] = frozenset({"cancelled", "closed"})
@@ -216,6 +218,30 @@ class InterruptFilter(TypedDict, total=False):
     snoozed: bool | None
     order: Literal["age", "urgency"]
     limit: int
+
+
+F = TypeVar("F", ThreadFilter, InterruptFilter)
+
+
+def asked(kind: type[F], filters: F) -> F:
+    """The filters as they are: a name or a value that is mistyped would find nothing, or everything, and say nothing.
+
+    Raises:
+        TypeError: there is no such filter, or the agent is no name.
+        ValueError: there is no such status, no such kind of interrupt, or `after` is no thread's id.
+    """
+    given = cast(Mapping[str, Any], filters)
+    if unknown := given.keys() - kind.__annotations__.keys():
+        raise TypeError(f"{min(unknown)}= is no filter; choose from {', '.join(kind.__annotations__)}")
+    if not isinstance(given.get("agent"), str | None):
+        raise TypeError(f"agent={given['agent']!r}: a filter takes the agent's name, a text")
+    known = {"status": get_args(Status if kind is ThreadFilter else InterruptStatus), "kind": get_args(InterruptKind)}
+    for name, values in known.items():
+        if given.get(name) is not None and given[name] not in values:
+            raise ValueError(f"{name}={given[name]!r} is none of {', '.join(values)}")
+    if given.get("after") is not None and thread_number(given["after"]) is None:
+        raise ValueError(f"after={given['after']!r} is no thread's id; give the last one of the page before")
+    return filters
 
 
 class Store(Protocol):
@@ -441,7 +467,8 @@ class Store(Protocol):
         ...
 
     async def prune(self, before: datetime) -> int:
-        """Forget threads that are done, cancelled or closed and were last touched before that time, and mail older than 7 days. How many threads."""
+        """Forget threads that are done, cancelled or closed, wait for nothing and were last touched before that time; notices that nobody has taken
+        since; and mail older than 7 days. How many threads."""
         ...
 
     async def check(self) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -84,7 +85,8 @@ class LeaseKeeper:
         for look in itertools.count(1):
             if self._stopped.wait(period / looks):
                 return
-            self._listen_to_loops()
+            with suppress(Exception):  # whatever a user's frames hide: leases are kept
+                self._listen_to_loops()
             if look % looks == 0:
                 self._renew()
 

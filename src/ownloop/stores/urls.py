@@ -22,15 +22,21 @@ def open_store(url_or_store: str | Store, clock: Clock | None) -> Store:
     """The store that a URL names; nothing is opened yet.
 
     Raises:
+        TypeError: it is neither a URL nor a store.
         ValueError: no store has that scheme.
         ImportError: the extra with its driver is not installed.
     """
     if not isinstance(url_or_store, str):
+        if not hasattr(url_or_store, "claim"):
+            unset = "; is an environment variable not set?" if url_or_store is None else ""
+            raise TypeError(f"App({url_or_store!r}) names no store: write a URL, for instance sqlite:///agents.db{unset}")
         return url_or_store
     scheme = url_or_store.partition(":")[0]
     if scheme not in STORES or "://" not in url_or_store:
         known = ", ".join(f"{name}://…" for name in STORES)
-        raise ValueError(f"{masked(url_or_store)!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db)")
+        plain = scheme.partition("+")[0]
+        cure = f"; leave the driver out: {plain}://…" if plain != scheme and plain in STORES else ""
+        raise ValueError(f"{masked(url_or_store)!r} names no store; known: {known} (sqlite:///relative.db, sqlite:////absolute.db){cure}")
     module, name = STORES[scheme]
     try:
         made = getattr(import_module(module), name)

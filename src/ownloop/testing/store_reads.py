@@ -268,6 +268,27 @@ class UpkeepPromises(StoreFixtures):
         assert await scene.store.find("bot", "close") is None
         assert await scene.store.check() == []
 
+    async def test_prune_leaves_a_thread_that_is_done_and_still_waits(self, scene: Scene) -> None:
+        aside = await scene.wake()
+        request = await aside.request()
+        await aside.finish(aside=[aside.step()])
+        scene.clock.advance("40d")
+        assert await scene.store.prune(scene.clock.now()) == 0
+        await scene.decide(aside.id, request.seq)
+        await (await scene.wake(aside.id)).finish(Draft("ended", {}, aside.step()))
+        scene.clock.advance("1d")
+        assert await scene.store.prune(scene.clock.now()) == 1
+
+    async def test_prune_forgets_notices_that_nobody_takes_any_more_and_no_others(self, scene: Scene) -> None:
+        store = scene.store
+        await store.subscribe(["thread.started", "interrupt.opened"])
+        await scene.parked()
+        scene.clock.advance("40d")
+        assert len(await store.notices(["interrupt.opened"], 10, TTL)) == 1, "somebody is told, however often that fails"
+        await store.prune(scene.clock.now() - timedelta(days=30))
+        scene.clock.advance(TTL)
+        assert [row.name for row in await store.notices(["thread.started", "interrupt.opened"], 10, TTL)] == ["interrupt.opened"]
+
     async def test_prune_forgets_old_mail_and_its_ids(self, scene: Scene) -> None:
         wake = await scene.wake()
         await scene.store.emit("tick", None, "e1", 1)

@@ -332,7 +332,9 @@ class Tables:
 
     async def prune(self, before: datetime) -> int:
         with self._lock:
-            old = [t.row for t in self._threads.values() if t.row.status in ("done", *ENDED) and t.row.updated_at < before]
+            over = [t for t in self._threads.values() if t.row.status in ("done", *ENDED) and t.row.updated_at < before]
+            old = [t.row for t in over if all(one.status != "open" for one in t.interrupts.values())]
+            self._outbox = {id: (row, hidden) for id, (row, hidden) in self._outbox.items() if hidden >= before}
             for row in old:
                 del self._threads[row.id]
                 if row.key is not None:

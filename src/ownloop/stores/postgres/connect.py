@@ -18,10 +18,10 @@ from ...clock import Clock, SystemClock, micros
 from ...errors import NewerSchema, NotAStore, StoreBusy, StoreError, StoreFull, StoreReadOnly
 from ..urls import masked
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (("schema.sql",),)
-"""Scripts n bring a schema from version n to n + 1; append only."""
+MIGRATIONS: tuple[tuple[str, ...], ...] = (("schema.sql",), ("version_2.sql",))
+"""Scripts n bring a schema from version n to n + 1; append only. A release that changes functions alone appends (), or they would stay."""
 FUNCTIONS = ("log.sql", "wake.sql", "outside.sql", "upkeep.sql")
-"""Replaced as a whole by every migration."""
+"""Replaced as a whole by every migration, and by nothing else."""
 OLDEST = 1
 """The oldest program (by the version it knows) that may still work on the newest schema: two stand beside each other while workers are replaced."""
 DEFAULTS = {

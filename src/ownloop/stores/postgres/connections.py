@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine
 from functools import cached_property
@@ -19,6 +20,8 @@ from .connect import SAFE, SESSION, SET_CLOCK, WAIT, Place, is_answer, is_gone, 
 T = TypeVar("T")
 
 
+LAST_WORDS = 1.0
+"""Seconds that whoever is cancelled waits for the answer to a statement that may be sent again."""
 PATIENCE = 1.0
 """Seconds after which the pool is not waited for alone."""
 KEPT_SECONDS = 30.0
@@ -31,9 +34,11 @@ IDLE = psycopg.pq.TransactionStatus.IDLE
 
 
 class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """Whoever is cancelled hears of it when the statement has been answered: a commit is never left half-known. A second time it is cut."""
+    """Whoever is cancelled hears of it when the statement has been answered: a commit is never left half-known. A second time it is cut; so is, after
+    LAST_WORDS, what may be sent again."""
 
     kept_until = 0.0
+    again = False
 
     @cached_property
     def hand(self) -> psycopg.AsyncCursor[tuple[Any, ...]]:
@@ -43,17 +48,21 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         loop, number = asyncio.get_running_loop(), self.pgconn.socket
         cancelled: asyncio.CancelledError | None = None
+        give_up = math.inf
         try:
             wanted = next(gen)
             while True:
                 try:
-                    ready = await _ready(loop, number, wanted)
+                    ready = await _ready(loop, number, wanted, give_up)
                 except asyncio.CancelledError as error:
                     if cancelled is not None:
                         self.pgconn.finish()
                         raise
-                    cancelled = error
+                    cancelled, give_up = error, loop.time() + LAST_WORDS if self.again else math.inf
                     continue
+                if not ready and cancelled is not None:
+                    self.pgconn.finish()
+                    raise cancelled
                 wanted = gen.send(ready)
         except StopIteration as end:
             if cancelled is not None:
@@ -61,14 +70,15 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             return end.value
 
 
-async def _ready(loop: asyncio.AbstractEventLoop, number: int, wanted: int) -> int:
-    """Wait until a socket can be read (1) or written (2), as asked for."""
+async def _ready(loop: asyncio.AbstractEventLoop, number: int, wanted: int, give_up: float) -> int:
+    """Wait until a socket can be read (1) or written (2), as asked for; 0 at that time of the loop's clock."""
     future: asyncio.Future[int] = loop.create_future()
 
     def tell(what: int) -> None:
         if not future.done():
             future.set_result(what)
 
+    timer = loop.call_at(give_up, tell, 0) if give_up < math.inf else None
     if wanted & 1:
         loop.add_reader(number, tell, 1)
     if wanted & 2:
@@ -76,6 +86,8 @@ async def _ready(loop: asyncio.AbstractEventLoop, number: int, wanted: int) -> i
     try:
         return await future
     finally:
+        if timer is not None:
+            timer.cancel()
         if wanted & 1:
             loop.remove_reader(number)
         if wanted & 2:
@@ -112,14 +124,14 @@ class Connections:
         try:
             await self._pool.open(wait=True, timeout=WAIT)
         except PoolTimeout:
-            await self._pool.close()
+            await self._pool.close(timeout=LAST_WORDS)
             raise StoreError(f"{self._place.name} gave no connection in {WAIT:g} s. See that the server runs and the URL is right") from None
 
     async def close(self) -> None:
         self._is_over = True
         while self._kept:
             await self._pool.putconn(self._kept.pop())
-        await self._pool.close()
+        await self._pool.close(timeout=LAST_WORDS)
 
     def is_own(self, pid: int) -> bool:
         """Whether this is the process of a connection of this store: what it commits is not news from outside."""
@@ -149,6 +161,7 @@ class Connections:
         """
         for left in reversed(range(AGAIN)):
             connection = await self._borrow()
+            connection.again = again
             try:
                 if (now := set_clock(self._clock)) is not None:
                     await connection.execute(SET_CLOCK, (now,))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from weakref import WeakValueDictionary
 
 import psycopg
 
+from ...errors import StoreBusy
 from ..values import dump
-from .connect import Place, translate
+from .connect import WAIT, Place, translate
 from .connections import Connection, Connections
 
 LANES = 2
@@ -30,6 +32,8 @@ SMALL = 8
 BUSY = {"busy": True}
 PAUSES = (0.002, 0.01, 0.05)
 """Seconds before a call whose row somebody holds is tried again, before it waits for the row."""
+LOOK = 0.05
+"""Seconds that a call waits for what is held, where all connections that may wait longer do so."""
 REPEATABLE = ("claim", "release", "renew")
 """Calls that may be sent twice: the epoch refuses the second."""
 BUNDLED = {"kind", "by", "data"}
@@ -100,6 +104,8 @@ class Lanes:
         self._connections, self._place, self._unheard = connections, place, unheard
         self._one = place.sql("SELECT ownloop.append(%s::text::jsonb)::text").encode()
         self._brisk = place.sql("SELECT ownloop.append(%s::text::jsonb, false)::text").encode()
+        briefly = f"set_config('lock_timeout', '{LOOK * 1000:.0f}ms', true)"
+        self._glance = place.sql(f"SELECT ownloop.append(%s::text::jsonb)::text FROM {briefly}").encode()
         self._many = place.sql("SELECT ownloop.append(value, false)::text FROM jsonb_array_elements(%s::text::jsonb)").encode()
         self._waiting: deque[_Waiting] = deque()
         self._flying: set[int] = set()  # threads with a call under way in a group
@@ -107,6 +113,7 @@ class Lanes:
         self._busy = 0
         half = place.connections // 2
         self._alone, self._patient = asyncio.Semaphore(half // 2), asyncio.Semaphore(half - half // 2)
+        self._looking = asyncio.Semaphore(1)
         self._turns: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()
 
     async def call(self, call: dict[str, Any], *, alone: bool) -> Any:
@@ -142,9 +149,18 @@ class Lanes:
         return await self._send_patiently(call, again, self._patient)
 
     async def _send_patiently(self, call: dict[str, Any], again: bool, among: asyncio.Semaphore) -> Any:
-        """Wait for what others hold, behind the calls of this store that wait for the same."""
-        async with self._turns.setdefault(_waits_for(call), asyncio.Lock()), among:
-            return await self._send(self._one, call, again)
+        """Wait for what others hold, behind the calls of this store that wait for the same. While all who may wait do, look now and then whether
+        this one need not."""
+        async with self._turns.setdefault(_waits_for(call), asyncio.Lock()):
+            give_up, pause = time.monotonic() + WAIT, LOOK
+            while among.locked() and time.monotonic() < give_up:
+                try:
+                    async with self._looking:
+                        return await self._send(self._glance, call, again)
+                except StoreBusy:
+                    await asyncio.sleep(pause := min(1.0, 2 * pause))
+            async with among:
+                return await self._send(self._one, call, again)
 
     def _wake(self) -> None:
         """A lane for what waits."""
@@ -196,15 +212,6 @@ class Lanes:
         try:
             rest, alike, text = _bundled(group)
             rows = await self._connections.use(send, again=all(one.again for one in group))
-        except psycopg.Error:  # one of them is wrong: nothing was written
-            for one in group:
-                self._start(self._send_one(one))
-        except BaseException as error:
-            for one in group:
-                one.refuse(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
             answers: list[Any] = [None if answer is None else json.loads(answer) for (answer,) in rows]
             if alike:
                 at, heads = (bundle := answers.pop())["at"], bundle["heads"] or {}
@@ -214,6 +221,14 @@ class Lanes:
                     self._start(self._send_one(one))
                 else:
                     self._tell(one, found)
+        except psycopg.Error:  # one of them is wrong: nothing was written
+            for one in group:
+                self._start(self._send_one(one))
+        except BaseException as error:
+            for one in group:
+                one.refuse(error)
+            if not isinstance(error, Exception):
+                raise
 
     async def _send_one(self, one: _Waiting) -> None:
         try:

@@ -236,6 +236,8 @@ BEGIN
         WHEN 'control' THEN RETURN ownloop._control(call);
         WHEN 'emit' THEN RETURN ownloop._emit(call);
         WHEN 'renew' THEN RETURN ownloop._renew(call);
+        ELSE RAISE EXCEPTION 'ownloop.append has no "do" called %', coalesce(call ->> 'do', 'null') USING ERRCODE = 'invalid_parameter_value', HINT =
+            'begin, fact, message, messages, claim, release, settle, finish, create, decide, control, emit or renew; a newer program needs `ownloop migrate`';
     END CASE;
 END $$;
 

@@ -1,4 +1,4 @@
--- Version 1: the tables. A thread is known by the number of its id; times are microseconds since 1970. JSON of events, mail and records is text: jsonb holds
+-- The tables. A thread is known by the number of its id; times are microseconds since 1970. JSON of events, mail and records is text: jsonb holds
 -- neither NUL nor half a surrogate pair, and what was written must come back. What a statement asks of an event stands in columns beside it.
 -- `ownloop.` and 'ownloop' are replaced where the schema has another name. A step is the end of its id ("_3", "@gate"), '' the thread itself.
 

@@ -18,7 +18,7 @@ from ... import ids
 from ...clock import Clock, SystemClock
 from ...errors import StoreBusy, StoreError
 from ...events import Event
-from ..base import Pulse
+from ..base import Claim, Pulse
 from ..values import dump, number_of
 from .connect import MIGRATIONS, SESSION, SET_CLOCK, is_gone, parse, prepare, roles, script, set_clock, span, translate
 from .connections import Connections
@@ -38,6 +38,8 @@ PATIENCE = 1.0
 FRESH = 0.00025
 """Seconds for which the log ends where this store has written its end: nobody could have heard of this write and committed one more."""
 LOST: tuple[Any, ...] = ()
+PASSING = ("starting up", "shutting down", "recovery mode", "not yet accepting connections", "too many", "remaining connection slots")
+"""What a server says that will soon take connections, or may."""
 
 
 class PostgresStore(Reads, Verbs, Upkeep):
@@ -61,6 +63,7 @@ class PostgresStore(Reads, Verbs, Upkeep):
         self._opening = asyncio.Lock()
         self._renewing = threading.Lock()
         self._renewer: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connecting: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
         async with self._opening:
@@ -74,6 +77,15 @@ class PostgresStore(Reads, Verbs, Upkeep):
             self._opened = connections, lanes, ear
             if self._listeners:
                 ear.start()
+
+    async def why_away(self) -> str | None:
+        """Why the server cannot be reached now; None where it answers, also with a refusal that time alone does not mend."""
+        try:
+            await (await psycopg.AsyncConnection.connect(self.place.conninfo, connect_timeout=2)).close()
+        except psycopg.OperationalError as error:
+            said = " ".join(str(error).split())
+            return said if "FATAL:" not in said or any(words in said for words in PASSING) else None
+        return None
 
     async def close(self) -> None:
         async with self._opening:
@@ -190,6 +202,23 @@ class PostgresStore(Reads, Verbs, Upkeep):
             raise translate(error, self.place) from error
 
     # ---- leases, from an OS thread -----------------------------------------------------------------------------------------------
+
+    async def claim(self, thread_id: str, agents: Collection[str] | None, ttl: timedelta) -> Claim | None:
+        """No lease is taken that could not be renewed: the connection for that comes before the first one."""
+        if self._renewer is None:
+            if self._connecting is None or self._connecting.done():
+                self._connecting = asyncio.ensure_future(asyncio.to_thread(self._connect_renewer))
+            await asyncio.shield(self._connecting)
+        return await super().claim(thread_id, agents, ttl)
+
+    def _connect_renewer(self) -> None:
+        with self._renewing:
+            try:
+                self._renewal_connection()
+            except psycopg.Error as error:
+                what = f"no connection to renew leases with, so that no wake begins ({' '.join(str(error).split())})"
+                need = f"A process needs {self.place.connections + 3}: raise the limit, or lower ?connections="
+                raise StoreError(f"{self.place.name}: {what}. {need}") from error
 
     def renew(self, leases: Mapping[str, int], ttl: timedelta) -> dict[str, Pulse | None]:
         """A row that somebody else's transaction holds is waited for a little; then it is left out of the answer."""

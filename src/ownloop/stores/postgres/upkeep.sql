@@ -63,19 +63,22 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH gone AS (DELETE FROM ownloop.notes WHERE owner = of_owner AND key = coalesce(at_key, key) RETURNING 1) SELECT count(*) FROM gone
 $$;
 
--- Forget some threads that are over and were last touched before that time; how many. Call it until it says 0.
+-- Forget some threads that are over, wait for nothing and were last touched before that time; how many. Call it until it says 0. And notices that nobody has
+-- taken since: whoever listened to that name is gone.
 CREATE OR REPLACE FUNCTION ownloop.prune(before bigint, most integer DEFAULT 500) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old bigint[];
 BEGIN
     SELECT array_agg(number) INTO old FROM (
-        SELECT number FROM ownloop.threads WHERE status IN ('done', 'cancelled', 'closed') AND updated_at < before LIMIT most FOR UPDATE SKIP LOCKED) AS chosen;
+        SELECT number FROM ownloop.threads WHERE status IN ('done', 'cancelled', 'closed') AND updated_at < before
+            AND NOT EXISTS (SELECT FROM ownloop.interrupts WHERE thread = number AND status = 'open') LIMIT most FOR UPDATE SKIP LOCKED) AS chosen;
     DELETE FROM ownloop.events WHERE thread = ANY (old);
     DELETE FROM ownloop.interrupts WHERE thread = ANY (old);
     DELETE FROM ownloop.dedupe WHERE thread = ANY (old);
     DELETE FROM ownloop.holders WHERE thread = ANY (old);
     DELETE FROM ownloop.threads WHERE number = ANY (old);
+    DELETE FROM ownloop.outbox WHERE hidden_until < before;
     RETURN coalesce(cardinality(old), 0);
 END $$;
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from ... import ids
 from ...clock import Clock, micros
@@ -37,7 +36,6 @@ _SELECT = f"SELECT place, number, agent, parent, parent_seq, created_at, {', '.j
 AT_ONCE = 1 << 62
 MANY = 10_000
 """Rows that are worth their memory."""
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)

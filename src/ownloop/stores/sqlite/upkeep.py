@@ -92,13 +92,15 @@ def delivered(tx: Transaction, notice_ids: Collection[int]) -> None:
 
 
 def prune(tx: Transaction, before: datetime) -> int:
-    """Forget some old threads; 0 when none is left."""
+    """Forget some old threads, and notices that nobody has taken for as long; 0 when no thread is left."""
     codes = ", ".join(str(THREAD_CODES[status]) for status in ("done", "cancelled", "closed"))
-    query = f"SELECT place FROM threads WHERE status IN ({codes}) AND updated_at < ? LIMIT {PRUNE_AT_ONCE}"
+    waits = "EXISTS (SELECT 1 FROM interrupts WHERE thread = place AND interrupts.status = 0)"
+    query = f"SELECT place FROM threads WHERE threads.status IN ({codes}) AND updated_at < ? AND NOT {waits} LIMIT {PRUNE_AT_ONCE}"
     old = rows(tx.db.execute(query, (micros(before),)))
     for table in ("events", "interrupts", "dedupe"):
         tx.db.executemany(f"DELETE FROM {table} WHERE thread = ?", old)
     tx.db.executemany("DELETE FROM threads WHERE place = ?", old)
+    tx.db.execute("DELETE FROM outbox WHERE hidden_until < ?", (micros(before),))
     tx.known.forget()
     return len(old)
 
