@@ -246,6 +246,43 @@ async def test_an_approval_that_waits_too_long_is_told_to_whom_the_policy_names(
         assert told == ["cfo"], "what is decided is not escalated"
 
 
+async def test_an_escalation_of_a_thread_that_was_forgotten_stops_nothing(any_url: str, receiver: Receiver) -> None:
+    clock = FakeClock()
+    app = make(clock, ScriptedModel([Deploy(), Done()]), any_url, escalate=[("30d", "cfo")])
+    hooks = Webhooks(app, [Endpoint(receiver.url, [new_secret()], ["thread.started"])], allow=LOOPBACK)
+    async with drive(app, clock) as d:
+        await d.start("deployer")
+        await d.settle()
+        await d.approve(await d.interrupt(), by="ann")
+        await d.settle()
+        await app._outbox.deliver()
+        clock.advance("10d")
+        assert await app.store.prune(clock.now() - timedelta(days=7)) == 1
+        clock.advance("20d")
+        await d.start("deployer")
+        await app._outbox.deliver()
+        await hooks._pass()
+        assert len(receiver.requests) == 2
+        assert not await app.store.records("escalation")
+
+
+async def test_an_escalation_that_fails_keeps_no_message_back(receiver: Receiver) -> None:
+    clock = FakeClock()
+    app = make(clock, ScriptedModel([Deploy(), Done()]), escalate=[("24h", "cfo")])
+
+    async def escalated(interrupt: object, whom: str) -> None:
+        raise RuntimeError("no line to the cfo")
+
+    hooks = Webhooks(app, [Endpoint(receiver.url, [new_secret()], ["thread.started"])], allow=LOOPBACK, escalated=escalated)
+    async with drive(app, clock) as d:
+        await d.start("deployer")
+        await d.settle()
+        await app._outbox.deliver()
+        clock.advance("24h")
+        await hooks._pass()
+        assert len(receiver.requests) == 1
+
+
 async def test_a_long_call_is_told_short_and_sends_the_reader_to_the_inbox(receiver: Receiver) -> None:
     clock = FakeClock()
     app = make(clock, ScriptedModel([Deploy(tag="x" * 30_000), Done()]))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from visiting import ANA, CHROMIUM, House, Opener, Seen
 
 from ownloop import Actor
+
+expect.set_options(timeout=20_000)  # a machine may be busy with other tests
 
 
 @pytest.fixture(scope="module")  # no longer: its event loop is in the way of every async test that follows
@@ -64,7 +66,7 @@ def browse(chromium: Browser, house: House, seen: Seen) -> Iterator[Opener]:
         cookies = [house.cookie(actor), *([{"name": "ownloop_keys", "value": "on", "url": house.url}] if keys else [])]
         context.add_cookies(cookies)  # type: ignore[arg-type]
         made = context.new_page()
-        made.set_default_timeout(10_000)
+        made.set_default_timeout(20_000)
         return made
 
     yield page

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 from ownloop.server.inbox.forms import BLANK, Builder, Field
 from ownloop.server.inbox.reading import moved, read
 from ownloop.server.inbox.rendering import House
-from ownloop.server.inbox.schemas import inferred
+from ownloop.server.inbox.schemas import inferred, problems
 
 Pairs = list[tuple[str, str]]
 TEXT = st.text(max_size=40)
@@ -198,3 +198,9 @@ def test_a_blank_form_chooses_nothing_for_the_person() -> None:
 @pytest.mark.parametrize("schema", [True, None, {"$ref": "#/nowhere"}, {"type": "object", "$ref": "#"}, {"anyOf": []}, {"enum": []}, {"type": []}])
 def test_odd_schemas_still_have_a_form(schema: Any) -> None:
     assert same(round_trip(schema, {"a": [1, None]}), {"a": [1, None]})
+
+
+def test_a_preview_finds_what_deciding_will_refuse() -> None:
+    schema = {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}}
+    assert [pointer for pointer, _ in problems(schema, {"day": "tomorrow"})] == ["/day"]
+    assert not problems(schema, {"day": "2026-11-23"})

@@ -70,7 +70,8 @@ def test_who_may_not_decide_is_told_why_and_is_offered_nothing(browse: Opener, h
     _, one = house.start("releases", "release v1.9.0")
     page = browse(Actor("tim", ("interns",)))
     page.goto(f"/interrupts/{one.id}")
-    expect(page.locator(".refused")).to_contain_text("the policy asks for release-managers")
+    sentence = "You cannot decide this: the policy asks for release-managers, so let one of them decide."
+    expect(page.locator(".refused")).to_have_text(sentence)
     assert page.locator("#approve, #edit, #reject").count() == 0
 
 

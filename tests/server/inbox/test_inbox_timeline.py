@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
-from ownloop.events import KINDS, Event
+from ownloop.events import Event, Kind
 from ownloop.server.inbox import telling
 from ownloop.server.inbox.timeline import NARROWEST, WIDTH, Axis, picture
 
@@ -100,7 +100,12 @@ def test_every_kind_of_event_has_a_line() -> None:
         "data": [1],
         "verb": "pause",
     }
-    for kind in KINDS:
+    for kind in get_args(Kind):
         one = Event(1, kind, START, None, None, None, data)  # type: ignore[arg-type]  # each of the closed list
         assert telling.word(one)
         assert telling.gist(one) is not None
+
+
+def test_the_end_of_a_wait_is_told_in_words() -> None:
+    assert telling.gist(Event(6, "outcome", START, "stp_1", "sleep", None, {"request": 5})) == "the wait is over"
+    assert telling.gist(Event(6, "outcome", START, "stp_1", "child", None, {"request": 5, "value": "done"})) == "done"

@@ -101,14 +101,14 @@ def _offered(one: Interrupt, who: Principal) -> tuple[frozenset[str], str]:
     if one.status != "open" or one.kind not in GATES | QUESTIONS:
         return frozenset(), ""
     if not who.scopes & {"interrupts:decide", "admin"}:
-        return frozenset(), "You may look, but not decide."
+        return frozenset(), "you may look, but not decide"
     offered, why = set[str](), ""
     for verb in VERBS if one.kind in GATES else ("answer",):
         try:
             one.may(verb, who.actor)
             offered.add(verb)
         except NotAllowed as refusal:
-            why = str(refusal).partition(": ")[2] if verb in (*one.policy.allow, "answer") else why
+            why = str(refusal).partition(": ")[2].removesuffix("; nothing was decided") if verb in (*one.policy.allow, "answer") else why
     return frozenset(offered), why
 
 

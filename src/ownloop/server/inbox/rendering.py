@@ -16,17 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..auth import Principal
 from ..desk import Desk
+from ..guard import HEADERS
 from . import inert, telling, values, words
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer a browser sends our own forms with `Origin: null`
-    "Cache-Control": "no-store",
-}
 SCOPES = ("threads:read", "threads:write", "interrupts:read", "interrupts:decide")
 THEMES = ("auto", "light", "dark")
 

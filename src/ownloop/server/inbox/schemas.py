@@ -191,7 +191,8 @@ def problems(schema: Json, value: Json) -> list[tuple[str, str]]:
     """Pairs of JSON pointer and what is wrong there, as deciding will find them."""
     if not isinstance(schema, Mapping):
         return []
-    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
+    checked = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    errors = sorted(checked.iter_errors(value), key=lambda error: list(map(str, error.path)))
     return [("".join(f"/{token(str(part))}" for part in error.path), error.message) for error in errors]
 
 

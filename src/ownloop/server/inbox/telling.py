@@ -58,6 +58,8 @@ def gist(event: Event) -> Markup:
             return _line(name)
         case "outcome" | "late" if "request" not in data:
             return _line(f"{name} → {_said(data.get('value'))}")
+        case "outcome" if data.get("value") is None:
+            return _line("the wait is over")
         case "request":
             about = data.get("question") or data.get("event") or data.get("agent")
             return _line(about) if about else _call(str(data.get("name", "")), data.get("arguments", {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,10 @@ from ...interrupts import DECIDABLE, Interrupt
 from ...views import ThreadView
 from ..auth import Principal
 from ..desk import Desk
+from ..guard import HEADERS
+from ..shown import encoded, plain
 from . import inert
-from .rendering import HEADERS, House, go
+from .rendering import House, go
 from .routing import PageRouter, form
 from .timeline import Picture, picture
 
@@ -114,7 +115,7 @@ def thread_pages(house: House) -> PageRouter:
         found = await desk.events(who, id, after=max(0, seq - 1), limit=2)
         if not found or found[0].seq != seq:
             raise NotFound("event", seq)
-        text = inert.json_text(json_of(found[0]))
+        text = inert.json_text(plain(found[0]))
         return await house.page(request, who, "event.html", event=found[0], id=id, text=text, has_next=len(found) > 1, after=_page_of(seq))
 
     @router.form("/threads/{id}/send")
@@ -148,14 +149,7 @@ async def _lines(desk: Desk, who: Principal, id: str) -> AsyncIterator[bytes]:
     after = 0
     while events := await desk.events(who, id, after=after, limit=1000):
         after = events[-1].seq
-        yield "".join(json.dumps(json_of(event)) + "\n" for event in events).encode("ascii")
-
-
-def json_of(event: Event) -> Json:
-    """An event as the API gives it."""
-    at = event.at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    about = {"seq": event.seq, "kind": event.kind, "at": at, "step_id": event.step_id, "op": event.op, "by": event.by}
-    return {**about, "data": dict(event.data)}
+        yield b"".join(encoded(event) + b"\n" for event in events)
 
 
 def _page_of(seq: int) -> int:

@@ -21,6 +21,7 @@ import httpx
 
 from ...app import App
 from ...clock import from_micros, micros
+from ...errors import NotFound
 from ...events import Json, digest, sparse
 from ...interrupts import Interrupt
 from ...stores.base import NoticeName, Record
@@ -114,8 +115,11 @@ class Webhooks:
     # ---- taking in ---------------------------------------------------------------------------------------------------------------
 
     async def _noticed(self, notice: Notice) -> None:
-        """Keep what is to be told; the notice may be forgotten afterwards."""
-        interrupt = None if notice.interrupt_id is None else await self.app.interrupt(notice.interrupt_id)
+        """Keep what is to be told; the notice may be forgotten afterwards. Of a thread that was forgotten nothing is."""
+        try:
+            interrupt = None if notice.interrupt_id is None else await self.app.interrupt(notice.interrupt_id)
+        except NotFound:
+            return
         if notice.name == "interrupt.opened" and interrupt is not None:
             await self._plan_escalations(interrupt)
         number = int(notice.id.removeprefix("ntc_"))
@@ -151,9 +155,10 @@ class Webhooks:
                 later.append(at)
                 continue
             id, _, number = key.partition("|")
-            interrupt = await self.app.interrupt(id)
-            if interrupt.status == "open":
-                await self._carry_out(interrupt, record.value["to"], int(number))
+            with suppress(NotFound):  # its thread was forgotten
+                interrupt = await self.app.interrupt(id)
+                if interrupt.status == "open":
+                    await self._carry_out(interrupt, record.value["to"], int(number))
             await store.drop("escalation", key)
         return min(later, default=None)
 
@@ -192,11 +197,13 @@ class Webhooks:
         return heard
 
     async def _pass(self) -> datetime | None:
-        try:
-            due = [await self.escalate(), await self.deliver()]
-        except Exception:
-            log.exception("webhooks could not be delivered, trying again")
-            return None
+        """Both, whatever becomes of one of them."""
+        due = []
+        for work in (self.escalate, self.deliver):
+            try:
+                due.append(await work())
+            except Exception:
+                log.exception("webhooks could not be delivered, trying again")
         return min((at for at in due if at is not None), default=None)
 
     async def deliver(self) -> datetime | None:
