@@ -50,6 +50,7 @@ FIRST: dict[str, Intent] = {
     "deploy": Deploy(tag="v1.1.0", environment="production"),
     "two": Deploy(tag="v1.1.0", environment="production"),
     "short": Deploy(tag="v1.1.0", environment="production"),
+    "soon": Deploy(tag="v1.1.0", environment="production"),
     "review": Deploy(tag="v1.1.0", environment="production"),
     "ask": Ask(question="Which name?"),
     "hostile": Ask(question=HOSTILE),
@@ -91,7 +92,7 @@ async def desk(thread: Thread) -> str:
         step = await thread.next_step(decide)
         match step.intent:
             case Deploy():
-                terms = {"two": {"quorum": 2}, "short": {"expires": "50ms"}}.get(thread.input, {"by": "release-managers"})
+                terms = {"two": {"quorum": 2}, "short": {"expires": "50ms"}, "soon": {"expires": "1h"}}.get(thread.input, {"by": "release-managers"})
                 if thread.input == "review":
                     await step.run(deploy)
                     await step.result_approved()

@@ -148,8 +148,8 @@ def test_the_story_tells_who_decided_with_what_words_and_how_long_it_took(run: R
 
 
 def test_what_expires_first_stands_on_top(run: Run, settled: Settled) -> None:
-    ask, short = settled("ask", "short")
-    assert [one["thread_id"] for one in run("inbox", "--json").json["interrupts"]] == [short, ask]
+    ask, soon = settled("ask", "soon")
+    assert [one["thread_id"] for one in run("inbox", "--json").json["interrupts"]] == [soon, ask]
     assert run("inbox", "--mine", "--as", "ann", "--json").json["total"] == 2
 
 

@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from ownloop.stores.postgres import connect
 
 from .conftest import DESK, Run, Terminal
 
@@ -94,6 +97,45 @@ def test_a_worker_whose_store_is_gone_is_alive_and_not_ready(terminal: Callable[
     status, said = ask(port, "/readyz")
     assert (status, json.loads(said)["status"]) == (503, "unavailable")
     assert ask(port, "/healthz")[0] == 200
+
+
+@pytest.fixture
+def later(postgres_url: str, tmp_path: Path) -> tuple[str, Callable[[], None]]:
+    """The URL of a server that is not there yet, and what brings it."""
+    place = connect.parse(postgres_url)
+    options = psycopg.conninfo.conninfo_to_dict(place.conninfo)
+    url = f"postgresql://{options['user']}@/{options['dbname']}?host={tmp_path}/s&schema={place.schema}"
+    return url, lambda: (tmp_path / "s").symlink_to(str(options["host"]))
+
+
+def test_a_worker_waits_for_a_server_that_is_not_there_yet(terminal: Callable[..., Terminal], later: tuple[str, Callable[[], None]]) -> None:
+    url, bring = later
+    worker = terminal("worker", DESK, "--health", "0", "--store", url)
+    port = port_of(worker)
+    assert "cannot be reached" in worker.lines[0][1]
+    assert ask(port, "/healthz")[0] == 200
+    status, said = ask(port, "/readyz")
+    assert (status, json.loads(said)["why"]) == (503, "it has not reached its store yet")
+    bring()
+    worker.until("serving")
+    until(lambda: ask(port, "/readyz")[0] == 200, "it takes work")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("words", [("worker", DESK), ("serve", DESK, "--port", "0")])
+def test_who_waits_for_a_server_can_be_told_to_stop(
+    terminal: Callable[..., Terminal], later: tuple[str, Callable[[], None]], words: tuple[str, ...]
+) -> None:
+    waiting = terminal(*words, "--store", later[0])
+    waiting.until("trying again for 60 s")
+    waiting.process.send_signal(signal.SIGTERM)
+    assert waiting.process.wait(10) == 0
+
+
+def test_what_time_does_not_mend_is_not_waited_for(run: Run, postgres_url: str) -> None:
+    said = run("worker", DESK, "--store", postgres_url.replace("/postgres?", "/nowhere?"))
+    assert said.code == 1 and 'database "nowhere" does not exist' in said.err and "trying again for" not in said.err
 
 
 @pytest.mark.parametrize("where", ["here", "host:", "70000"])

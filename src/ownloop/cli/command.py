@@ -112,8 +112,9 @@ def carry_out(session: Session, fn: Callable[..., Awaitable[int | None]], own: d
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Code.OK
     except Exception as error:
-        if session.paper.verbose > 1 and not isinstance(error, Trouble):
-            raise
+        whole = error.__cause__ if isinstance(error, Trouble) else error
+        if session.paper.verbose > 1 and whole is not None:
+            raise whole from whole.__cause__
         return tell(session, trouble_of(error, session.again))
 
 

@@ -63,7 +63,8 @@ async def threads(
         rows = [_cells(one, waits[one.id], now) for one in found]
         paper.columns(("thread", "agent", "status", "turn", "changed", "key", "what"), rows, shrink=6)
     else:
-        paper.note(("no threads", "dim"))
+        known = ", ".join(sorted(app.agents)) if isinstance(app, App) and agent not in (None, *app.agents) else ""
+        paper.note((f"no threads; this App has no agent {agent!r}, but {known}" if known else "no threads", "dim"))
 
 
 async def _waits(app: App, view: ThreadView) -> list[Interrupt]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 from ..app import App
+from ..errors import OwnloopError
 from ..stores.urls import open_store
-from .trouble import usage
+from .trouble import INSTALL, Code, Trouble, usage
 
 T = TypeVar("T")
 
@@ -20,13 +22,31 @@ def find_app(where: str) -> App:
     """The App at `module:app`, `module`, `file.py:app` or `file.py`; without a name the only one of the module.
 
     Raises:
-        Trouble: there is no such file, module or App; what the import itself raises is told as it is.
+        Trouble: there is no such file, module or App, or importing it failed.
     """
     place, _, name = where.partition(":") if not _is_file(where) else (where, "", "")
     if not name and ":" in where and not _is_file(where):
         raise usage(f"{where!r} ends with a colon; write module:app or file.py:app")
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    except Trouble:
+        raise
+    except Exception as error:
+        if isinstance(error, ImportError) and INSTALL in str(error):  # one of our extras
+            raise
+        raise _failed(where, error) from error
     return _named(module, name, where) if name else _only(module, where)
+
+
+def _failed(where: str, error: Exception) -> Trouble:
+    """What a program raised while it was imported: where it was, what it said, and how to see all of it."""
+    own = traceback.extract_tb(error.__traceback__)
+    frames = [one for one in own if "site-packages" not in one.filename and not one.filename.startswith(("<", str(Path(__file__).parent.parent)))]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames and not isinstance(error, SyntaxError) else ""
+    text = str(error) if isinstance(error, OwnloopError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyError) and frames and "environ" in (frames[-1].line or ""):
+        text = f"the environment has no {error.args[0]}; set it, or write it into .env here"
+    return Trouble(Code.FAILURE, f"{where} cannot be imported{place}: {text}", kind="not-importable")
 
 
 def _is_file(where: str) -> bool:

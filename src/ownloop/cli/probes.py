@@ -73,7 +73,9 @@ async def why_no_work(app: App, answering: Answering, is_stopping: bool) -> str 
     """Whether this worker would take work now."""
     if is_stopping:
         return "it was told to stop"
-    if not app._serving or any(task.done() for task in app._serving):
+    if not app._serving:
+        return "it has not reached its store yet"
+    if any(task.done() for task in app._serving):
         return "its engine has ended"
     try:
         await answering.check()

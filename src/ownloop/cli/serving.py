@@ -22,7 +22,7 @@ from .opening import find_app, move
 from .reloading import Parent, Watcher, Wire
 from .running import PORT, bind, needs_server, serve_until, url_of
 from .session import DEV_STORE, Session, is_file, make_folder
-from .starting import Told, told_to_stop
+from .starting import Told, reached, told_to_stop
 from .trouble import usage
 
 if TYPE_CHECKING:
@@ -174,6 +174,9 @@ async def serve(
         logging.root.handlers.clear()
         logs.configure("console", "debug")
     try:
+        async with told_to_stop() as told:
+            if not await reached(session, told):
+                return told.code
         auth = await _auth(session, app, host, proxy or [], (proxy_header, proxy_groups), insecure)
         with bind(host, port) as sock:
             return await _served(session, app, sock, host, auth, worker, tuple(known_as or ()))

@@ -96,6 +96,8 @@ class Session:
             await app.threads(limit=1)  # opens the store: what is wrong with it is told before anything else
             if is_fresh:
                 self.paper.note(f"{app.store.url} was not there: it is made now, and empty; see that it is the one you mean")
+            if app.store.url.startswith("memory:"):
+                self.paper.note(("memory:// and all that is in it end with this command; to keep it: --store sqlite:///agents.db", "yellow"))
             yield app
         finally:
             await app.aclose()
@@ -114,7 +116,7 @@ class Session:
         if self.server is not None:
             return shlex.join(["ownloop", *words, *([] if self.server == os.environ.get("OWNLOOP_SERVER") else ["--server", self.server])])
         place = ["--store", masked(self.store)] if self.store and self.store != store_of_environment() else []
-        if not place and self.store is None and self.app_place and self.app_place != os.environ.get("OWNLOOP_APP"):
+        if not place and self.store is None and self.app_place and self.app_place not in (os.environ.get("OWNLOOP_APP"), *words):
             place = ["--app", self.app_place]
         return shlex.join(["ownloop", *words, *self._who(words), *place])
 

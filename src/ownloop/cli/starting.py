@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,9 @@ from .showing import waiting
 from .standing import CODES, Standing, at_rest, told_if_unserved
 from .trouble import Code, Trouble, usage
 from .values import parsed, seconds, spoken
+
+REACH = 60.0
+"""Seconds that a worker or a server waits at its start for a store that is not there yet."""
 
 
 def register(program: typer.Typer) -> None:
@@ -194,17 +198,39 @@ async def worker(
     SIGTERM ends it in order with exit code 0, Ctrl-C with 130: what started is finished, leases are released.
     """
     session.app_place = where or session.app_place
-    app, paper = session.app, session.paper
+    app = session.app
     if not app.agents:
         raise usage("a worker needs agents: name their App", session.again("worker", "FILE.py"))
     app._concurrency = concurrency or app._concurrency
     answering = Answering(app.store.url, lambda: app.store.thread(NOBODY))
-    async with told_to_stop() as told, from_environment(app), probes(health, lambda: why_no_work(app, answering, told.is_set())) as port, app:
+    async with told_to_stop() as told, from_environment(app), probes(health, lambda: why_no_work(app, answering, told.is_set())) as port:
         asked = "" if port is None else f", probes at port {port}"
-        paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}{asked}; Ctrl-C stops in order", "dim"))
-        waits = asyncio.ensure_future(told.wait())
-        done, _ = await asyncio.wait({waits, *app._serving}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {waits}:
-            task.result()
-        paper.note(("stopping: what started ends first", "dim"))
+        if await reached(session, told, asked):
+            async with app:
+                await _working(session, told, asked)
     return told.code
+
+
+async def _working(session: Session, told: Told, asked: str) -> None:
+    app, paper = session.app, session.paper
+    paper.note((f"serving {', '.join(sorted(app.agents))} on {app.store.url}{asked}; Ctrl-C stops in order", "dim"))
+    waits = asyncio.ensure_future(told.wait())
+    done, _ = await asyncio.wait({waits, *app._serving}, return_when=asyncio.FIRST_COMPLETED)
+    for task in done - {waits}:
+        task.result()
+    paper.note(("stopping: what started ends first", "dim"))
+
+
+async def reached(session: Session, told: Told, asked: str = "") -> bool:
+    """Wait for a server that is not there yet, as when all of a machine starts at once; False if told to stop meanwhile. After REACH seconds what
+    opening the store raises is the end."""
+    why_away = getattr(session.app.store, "why_away", None)
+    give_up, pause, is_said = time.monotonic() + REACH, 0.25, False
+    while why_away is not None and time.monotonic() < give_up and not told.is_set() and (why := await why_away()) is not None:
+        if not is_said:
+            session.paper.note((f"{session.app.store.url} cannot be reached ({why}); trying again for {REACH:g} s{asked}", "yellow"))
+        is_said, pause = True, min(2.0, 2 * pause)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await told.wait()
+    return not told.is_set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +17,7 @@ from .command import command
 from .paper import plain
 from .session import Session
 from .trouble import Code, Trouble
-from .values import given, loose
+from .values import given, meant
 
 Thread = Annotated[str, typer.Argument(metavar="THREAD", help="Its id, a part of it, or AGENT/KEY.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the log.")]
@@ -56,8 +56,9 @@ async def emit(
     id: Annotated[str | None, typer.Option(metavar="ID", help="The same id is the same event.")] = None,
 ) -> None:
     """Tell everybody who waits for an event, now or for 7 days."""
+    value = meant(payload, "PAYLOAD")
     async with session.opened() as app:
-        is_new = await app.emit(name, loose(payload), key=key, id=id)
+        is_new = await app.emit(name, value, key=key, id=id)
     _done(session, {"event": name, "key": key, "new": is_new}, f"{name} emitted" if is_new else f"{name} {id} was known already; nothing was done")
 
 
@@ -76,6 +77,8 @@ async def hold(
             return await _list_holds(session, app)
         place = await _target(session, app, target)
         intent = None if on is None else snake_case(on)
+        if intent is not None and not release and (known := _intents(app, place)) and intent not in known:
+            session.paper.note((f"{place} is known to choose {', '.join(known)}, and no {intent}; see that it is the one you mean", "yellow"))
         verb = app.release_hold if release else app.hold
         await _explained(session, "hold", place, lambda: verb(place, on=intent, by=session.actor))
         held = await app.store.get("hold", place if ids.thread_number(place) is not None else f"agent:{place}")
@@ -92,6 +95,12 @@ async def _target(session: Session, app: App, text: str) -> str:
     if not app.agents and not await app.threads(agent=text, limit=1):
         session.paper.note((f"no thread of an agent {text!r} is here yet; the breakpoint waits for the first one", "yellow"))
     return text
+
+
+def _intents(app: App, place: str) -> list[str]:
+    """What an agent of this App declares that it may choose; nothing where that is not known."""
+    agent = app.agents.get(place) if isinstance(app, App) else None
+    return [] if agent is None else sorted(agent.known_intents())
 
 
 async def _list_holds(session: Session, app: App) -> None:
@@ -128,13 +137,28 @@ def _control(verb: ControlVerb, help: str) -> Callable[..., Awaitable[None]]:
     async def act(session: Session, thread: Thread, reason: Reason = "") -> None:
         async with session.opened() as app:
             thread_id = await resolving.thread_id(app, thread)
+            failed = await _failed_call(app, thread_id) if verb == "retry" else None
             await _explained(session, verb, thread_id, lambda: getattr(app, verb)(thread_id, by=session.actor, reason=reason))
             row = await app.store.thread(thread_id)
+        if failed is not None:
+            said = f"{failed[0]} failed, which stays in the log: the program is given it again, and the call is not made again. To make it: "
+            session.paper.note((said, "yellow"), (session.again(*failed[1]), "cyan"))
         status = "gone" if row is None else row.status
         _done(session, {"thread": thread_id, "verb": verb, "status": status}, f"{thread_id} {status}")
 
     act.__doc__, act.__name__ = help, verb
     return act
+
+
+async def _failed_call(app: App, thread_id: str) -> tuple[str, Sequence[str]] | None:
+    """If a call of a failed thread's last step failed: its name, and the command that makes it once more."""
+    view = await app.show(thread_id)
+    if view.status != "failed" or not view.steps:
+        return None
+    last = view.steps[-1]
+    name = next((one.name for one in last.operations if one.kind == "run" and one.state == "failed"), None)
+    words = ("start", view.agent, "INPUT", "--key", "KEY") if ids.is_named(last.id) else ("fork", view.id, "--before", last.id)
+    return None if name is None else (name, words)
 
 
 async def _explained(session: Session, verb: str, place: str, act: Callable[[], Awaitable[Any]]) -> Any:

@@ -97,6 +97,10 @@ def _next(error: Exception, again: Again) -> tuple[str, ...]:
             return (again("inbox"),)
         case NotFound(what="thread"):
             return (again("threads"),)
+        case NotFound(what="token"):
+            return (again("token", "list"),)
+        case NotFound(what="message"):
+            return (again("webhook", "list"),)
         case AlreadyDecided() | Expired():
             return (again("show", error.interrupt.thread_id),)
         case ArgumentsChanged():

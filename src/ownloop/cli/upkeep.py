@@ -32,7 +32,8 @@ async def prune(
 ) -> None:
     """Forget threads that ended a while ago.
 
-    Those that are done, cancelled or closed, and were not touched since. Open, paused and failed ones stay.
+    Those that are done, cancelled or closed, and were not touched since. Open, paused and failed ones stay, and those that
+    still wait for something.
     """
     async with session.opened() as app:
         age = length(older)

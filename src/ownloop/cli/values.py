@@ -52,6 +52,16 @@ def loose(text: str) -> Json:
         return text
 
 
+def meant(text: str, option: str) -> Json:
+    """JSON, or the text itself; but what begins like an object or a list is meant to be one.
+
+    Raises:
+        Trouble: it is none.
+    """
+    text = given(text)
+    return parsed(text, option) if text.lstrip()[:1] in ("{", "[") else loose(text)
+
+
 def spoken(text: str) -> Json:
     """What a thread is started with: a JSON object or list, else the text itself."""
     text = given(text)
