@@ -58,6 +58,13 @@ def test_an_answer_of_nobody_is_refused(nobody: Any) -> None:
     assert (Actor.of("ann"), Actor.of(ANN)) == (Actor("ann"), ANN)
 
 
+def test_groups_that_are_one_text_are_one_group_and_not_its_letters() -> None:
+    assert Actor.of(Actor("ann", "ops")) == Actor("ann", ("ops",))
+    assert Actor.of(Actor("ann", "ops")).is_in(["ops"])
+    assert not Actor.of(Actor("ann", "ops")).is_in(["o", "p", "s"])
+    assert ApprovalPolicy(allow="approve").allow == ("approve",)  # type: ignore[arg-type]  # what a program may pass all the same
+
+
 @pytest.mark.parametrize("kind", ["approved", "edited", "rejected", "responded", "expired", "answered"])
 def test_only_a_yes_and_an_edit_let_a_call_run(kind: Any) -> None:
     assert Decision(kind, ANN, "", AT).granted is (kind in ("approved", "edited"))

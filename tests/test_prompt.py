@@ -153,6 +153,16 @@ async def test_secrets_are_kept_from_the_model_by_redact() -> None:
     assert "s3cr3t" not in prompt and "token ***" in prompt and "answer: '***'" in prompt and "***-2" in prompt
 
 
+def test_a_redacting_function_may_change_what_it_gets_and_the_log_stays_as_it_is() -> None:
+    def hide(data: Any) -> Any:
+        data["input"]["card"]["number"] = "***"
+        return data
+
+    event = Event(1, "input", FakeClock().now(), data={"input": {"card": {"number": "4111"}}})
+    [shown] = redact(hide)([event])
+    assert (shown.data["input"], event.data["input"]) == ({"card": {"number": "***"}}, {"card": {"number": "4111"}})
+
+
 def test_a_view_that_returns_something_else_is_named() -> None:
     with pytest.raises(TypeError, match="returned str"):
         redact(lambda data: "gone")([Event(1, "input", FakeClock().now(), data={"input": 1})])

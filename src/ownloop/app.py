@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from .history import History, Request, interrupt_of
 from .intents import Intent, by_name, members
 from .interrupts import Actor, Interrupt, Verb
 from .runner import Agent, Deps, Runner
-from .stores.base import ENDED, ControlVerb, InterruptFilter, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadFilter, ThreadRow
+from .stores.base import ENDED, ControlVerb, InterruptFilter, InterruptRow, NewThread, NoticeName, Refused, Store, ThreadFilter, ThreadRow, asked
 from .stores.leases import LeaseKeeper
 from .stores.outbox import Listener, Outbox
 from .stores.streams import Board, event_key, follow
@@ -32,7 +32,7 @@ from .tools import Promise
 from .views import ThreadView, thread_view
 from .wake import Setting, is_async
 
-H = TypeVar("H", bound=Callable[..., Any])
+H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 Ref = str | tuple[str, str]
 """A thread: its id, or (agent, key)."""
 By = Actor | str | None
@@ -76,8 +76,7 @@ class App:
         self.base_url = base_url
         self._deps, self._redact, self._lease, self._concurrency = deps, redact or (lambda value: value), duration(lease), concurrency
         self._engine: Engine | None = engine
-        self._outbox = Outbox(self.store)
-        self._board = Board(self.store)
+        self._outbox, self._board = Outbox(self.store), Board(self.store)
         self._runner: Runner | None = None
         self._serving: list[asyncio.Task[None]] = []
         self._opening = asyncio.Lock()
@@ -311,8 +310,7 @@ class App:
         or started is copied; the new thread asks the model from there. Its id; with a `key` that is known, as with `start`, the id of that thread."""
         row = await self._row(thread)
         kept = forking.cut(row.id, await self.store.events(row.id), before)
-        new = NewThread(row.agent, forking.renumbered(kept), key, row.context)
-        thread_id, _ = await self.store.create(new)
+        thread_id, _ = await self.store.create(NewThread(row.agent, forking.renumbered(kept), key, row.context))
         await self._wake(thread_id)
         return thread_id
 
@@ -356,7 +354,7 @@ class App:
         return await self._decide(interrupt, "answer", by, value, note, digest)
 
     async def _decide(self, interrupt: Interrupt | str, verb: Verb, by: Actor | str, value: Any, note: str, digest: str | None) -> Interrupt:
-        row = await self._interrupt_row(interrupt if isinstance(interrupt, str) else interrupt.id)
+        row = await self._interrupt_row(interrupt.id if isinstance(interrupt, Interrupt) else interrupt)
         try:
             return await self._decide_on(row, verb, Actor.of(by), value, note, digest)
         except OwnloopError as refusal:
@@ -389,8 +387,7 @@ class App:
 
     async def _interrupt_row(self, id: str) -> InterruptRow:
         await self._open()
-        place = ids.interrupt_of(id)
-        row = None if place is None else await self.store.interrupt(*place)
+        row = await self.store.interrupt(*place) if (place := ids.interrupt_of(str(id))) else None
         if row is None:
             raise NotFound("interrupt", id)
         return row
@@ -417,7 +414,7 @@ class App:
     async def threads(self, **filters: Unpack[ThreadFilter]) -> list[ThreadView]:
         """Threads, newest first, without their logs: `steps`, `interrupts` and `events` are empty here. `after`: the last id of the page before."""
         await self._open()
-        return [thread_view(row) for row in await self.store.threads(**filters)]
+        return [thread_view(row) for row in await self.store.threads(**asked(ThreadFilter, filters))]
 
     async def interrupts(self, *, thread: Ref | None = None, after: str | None = None, **filters: Unpack[InterruptFilter]) -> list[Interrupt]:
         """What waits, oldest first: for people, events, clocks and children. `after`: the last id of the page before; `status=None`: all."""
@@ -426,7 +423,7 @@ class App:
         place = None if after is None else ids.interrupt_of(after)
         if after is not None and place is None:
             raise NotFound("interrupt", after)
-        return [await self._shown(row) for row in await self.store.interrupts(thread=within, after=place, **filters)]
+        return [await self._shown(row) for row in await self.store.interrupts(thread=within, after=place, **asked(InterruptFilter, filters))]
 
     async def stream(self, thread: Ref, *, after: int = 0) -> AsyncIterator[Event | Delta | Progress]:
         """Events after a position, as they are committed by any process, and in between what streams. Ends with the thread.
@@ -434,8 +431,7 @@ class App:
         Raises:
             NotFound: there is no such thread.
         """
-        row = await self._row(thread)
-        async for item in follow(self.store, self._board, row.id, after):
+        async for item in follow(self.store, self._board, (await self._row(thread)).id, after):
             yield item
 
     # ---- the lease outside a wake ----------------------------------------------------------------------------------------------

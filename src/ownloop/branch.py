@@ -32,6 +32,7 @@ class Branch:
         waiting: an operation has suspended; nothing new starts until the step is handed out again.
         closed: reason and result given to `step.close`.
         covered: a compaction may have left out what this (named) step holds; it is read before the first operation.
+        passed: digests of the arguments of calls that this hand-out has asked for.
     """
 
     wake: Wake
@@ -41,7 +42,9 @@ class Branch:
     waiting: bool = False
     closed: tuple[str | None, Json] | None = None
     covered: bool = False
+    passed: dict[str, str | None] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def arguments(self) -> Mapping[str, Json]:
@@ -49,11 +52,12 @@ class Branch:
         return self.wake.history.effective(self.log, self.log.arguments, self.upto)
 
     async def read(self) -> None:
-        """Have the whole step in memory, also what a compaction covers."""
-        if self.covered:
-            self.covered = False
-            wake = self.wake
-            wake.history.recall(await wake.store.recall(wake.thread_id, self.log.id, wake.history.covered))
+        """Have the whole step in memory, also what a compaction covers. Siblings wait for the one that reads, in their order."""
+        async with self._reading:
+            if self.covered:
+                wake = self.wake
+                wake.history.recall(await wake.store.recall(wake.thread_id, self.log.id, wake.history.covered))
+                self.covered = False
 
     def begin_again(self, upto: int) -> None:
         """The program names the step once more in this wake: its operations are counted from the first again."""
@@ -67,7 +71,7 @@ class Branch:
 
     def key(self, kind: str, what: str = "", label: str | None = None) -> str:
         """The next operation of this kind and content: "run:deploy", then "run:deploy#2"; with a label "run:restart@web-1"."""
-        base = kind + (f":{what}" if what else "") + (f"@{label}" if label else "")
+        base = kind + (f":{spelled(what)}" if what else "") + (f"@{spelled(label)}" if label else "")
         count = self._counts[base] = self._counts.get(base, 0) + 1
         return base if count == 1 else f"{base}#{count}"
 
@@ -128,8 +132,9 @@ class Branch:
         return policy.satisfied_by([Vote(decision.by, "edited", decision.at)]) or self._is_asked_anew(request, decision.value)
 
     def _is_asked_anew(self, edited: Request, arguments: Json) -> bool:
-        later = (one for one in self.log.requests.values() if one.event.seq > edited.event.seq and one.event.op in self.met)
-        return any(one.kind == "approval" and one.event.data["arguments"] == arguments for one in later)
+        """Whether the program has asked for these arguments, or did and people went on to others."""
+        later = (one for one in self.log.requests.values() if one.event.seq > edited.event.seq and one.event.data.get("arguments") == arguments)
+        return any(one.kind == "approval" and (one.event.op in self.met or (one.status == "decided" and self._is_granted(one))) for one in later)
 
     def request(self, kind: InterruptKind, key: str, fields: Mapping[str, Json], expires: datetime | timedelta | None = None) -> Draft:
         """A request of this step, for `park`."""
@@ -193,6 +198,11 @@ class Branch:
         passed = [one for one in self.log.open_requests() if one.event.op not in self.met and one.event.seq < newest]
         kinds = ("approval", "question", "result", "event", "timer")
         return [self._closing("decision", one, kind="superseded") for one in passed if one.kind in kinds]
+
+
+def spelled(name: str) -> str:
+    """A name as a part of a key: no `#` of it is taken for a count, and every store can hold it."""
+    return name.replace("#", "##").replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 async def still_unread(unread: Callable[[], str | None]) -> str | None:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from . import watch
 from .branch import Branch, still_unread
 from .errors import CallNoLongerValid, ProgramChanged
-from .events import Draft, Event, Json, clip, digest, sparse, to_json
+from .events import Draft, Event, Json, canonical, clip, digest, sparse, to_json
 from .history import Op
 from .intents import Intent, UnknownIntent
 from .tools import Answer, Call, ErrorInfo, Happened, NotHappened, Outcome, Promise, Unknown, noting, promise_of, running
@@ -83,7 +83,7 @@ async def run(
         return _outcome(known, call)
     await _check_unread(call)
     branch.check_may_start()
-    work = branch.wake.launch(call.step_id, call.key, _perform(call))
+    work = branch.wake.live.get((call.step_id, call.key)) or branch.wake.launch(call.step_id, call.key, _perform(call))
     return _outcome(await asyncio.shield(work), call)  # a branch that is cancelled in the middle of it changes nothing
 
 
@@ -92,14 +92,14 @@ async def run(
 
 def _same_or_edited(call: Run) -> Run:
     """Other arguments than the recorded ones: another operation if a person edited the call since, else the program changed."""
-    op = call.branch.op(call.key)
+    op, passed = call.branch.op(call.key), call.branch.passed.setdefault(call.key, call.digest)
     recorded = None if op is None else op.started[-1] if op.started else op.outcome  # the digest stands where the arguments were first known
-    if op is None or recorded is None or call.digest is None or recorded.data.get("args", call.digest) == call.digest:
+    if call.digest in (None, passed if recorded is None else recorded.data.get("args", call.digest)):
         return call
     closings = [request.closing for request in call.branch.closed_requests("approval", "hold")]
-    edits = [one.seq for one in closings if one and one.data.get("kind") == "edited" and one.seq > (op.outcome or recorded).seq]
-    if edits and not op.in_doubt:
-        return replace(call, key=f"{call.key}~{edits[-1]}")
+    edits = [one for one in closings if one and op and recorded and one.data.get("kind") == "edited" and one.seq > (op.outcome or recorded).seq]
+    if edits and op is not None and not op.in_doubt:
+        return replace(call, key=f"{call.key}~{len(edits)}")  # no position: in a fork they are others
     what = f"{call.key} is recorded with other arguments than the program passes now"
     raise ProgramChanged(
         call.step_id, what, "pass the same arguments on every wake, or name operations that move: step.named(name).run(…); then retry"
@@ -131,9 +131,9 @@ def _parameters(fn: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
 
 
 def _plain(value: object) -> Json:
-    """An argument for the digest; what has no JSON form counts by its type."""
+    """An argument for the digest: a set in an order of its own, for Python's differs between processes; what has no JSON form by its type."""
     try:
-        return to_json(value)
+        return sorted(map(to_json, value), key=canonical) if isinstance(value, Set) else to_json(value)
     except Exception:  # pydantic, recursion, a __str__ that fails: none of it is this call's business
         return f"<{type(value).__qualname__}>"
 
@@ -165,7 +165,8 @@ async def _record_start(call: Run) -> Event:
 async def _perform(call: Run) -> Event:
     """One start and all its tries, until an event says what became of it. Raises Suspend where only a person can."""
     wake, tries = call.branch.wake, 0
-    await _admit(call, may_park=True)
+    for gate in call.promise.gates:
+        await gate(call, True)
     started = None if call.promise.reads else await _record_start(call)
     first = None if started is None else call.branch.log.ops[call.key].started[0].seq
     while True:
@@ -181,16 +182,12 @@ async def _perform(call: Run) -> Event:
             await asyncio.sleep(min(30.0, 0.1 * 2**tries))
             if wake.stopping is not None:
                 raise call.branch.suspend()
-            await _admit(call, may_park=False)
+            for gate in call.promise.gates:
+                await gate(call, False)
             continue
         if isinstance(result, _Trouble) and result.is_unknown:
             return await _unknown(call, result)
         return await _record(call, result, first)
-
-
-async def _admit(call: Run, *, may_park: bool) -> None:
-    for gate in call.promise.gates:
-        await gate(call, may_park)
 
 
 @dataclass(frozen=True)
@@ -286,9 +283,9 @@ def _written(call: Run, value: Any) -> dict[str, Json]:
     """The result as it is recorded: JSON after `redact`. What cannot be written is done all the same, and never rerun for that."""
     try:
         plain = call.branch.wake.setting.redact(to_json(call.returns.dump_python(value, mode="json", warnings=False)))
-        call.returns.validate_python(plain)
+        call.returns.validate_python(plain, strict=False)
         return {"value": plain}
-    except (ValueError, TypeError, RecursionError) as error:
+    except Exception as error:  # pydantic, recursion, a property or a `redact` that fails
         kind = type(value).__qualname__
         log.warning(
             "%s of %s returned %s, which is no JSON (%s), and gives None; return JSON or a model", call.key, call.step_id, kind, clip(str(error), 200)
@@ -314,7 +311,7 @@ def revive(adapter: TypeAdapter[Any], value: Json, step_id: str, what: str) -> A
         ProgramChanged: the type of today refuses it.
     """
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, strict=False)  # a date is a text in JSON
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
@@ -340,6 +337,8 @@ def result_type(fn: Callable[..., Any]) -> TypeAdapter[Any]:
 def _adapter_of(target: Callable[..., Any]) -> TypeAdapter[Any]:
     if isinstance(target, type):
         return type_adapter(target, f"{target.__name__}(…)")
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise TypeError(f"{target.__name__}() yields, and a call has one result: return a list; nothing was started")
     annotation: Any = Any
     if "return" in getattr(target, "__annotations__", {}):
         with suppress(NameError):  # a class of an enclosing function, under postponed annotations

@@ -258,7 +258,7 @@ def _against_step(event: Event, history: History) -> str | None:
         return "the step was selected before" if step is not None else None
     if step is None or "request" in event.data:
         return None
-    if step.ended is not None and event.kind in ("started", "request", "ended"):
+    if step.ended is not None and (event.kind in ("started", "request") or (event.kind == "ended" and step.status != "superseded")):
         return "the step had ended"
     op = step.ops.get(event.op or "")
     if op is None:

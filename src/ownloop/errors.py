@@ -104,8 +104,8 @@ class NotFound(OwnloopError):
     """No thread, interrupt, step or agent of that name."""
 
     def __init__(self, what: str, value: object, known: Iterable[str] = ()) -> None:
-        names = ", ".join(sorted(known))
-        super().__init__(f"no {what} {value!r} here" + (f"; known: {names}" if names else "; check the store's URL, and the id or (agent, key)"))
+        names, which = ", ".join(sorted(known)), " or (agent, key)" if what == "thread" else ""
+        super().__init__(f"no {what} {value!r} here" + (f"; known: {names}" if names else f"; check the store's URL, and the id{which}"))
         self.what = what
         self.value = value
 

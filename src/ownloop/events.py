@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from pydantic_core import to_jsonable_python
 
@@ -33,7 +33,6 @@ Kind = Literal[
     "failed",  # an exception escaped: {error}
     "control",  # pause, resume, cancel, retry, close, hold, release_hold: {verb, reason?}
 ]
-KINDS: tuple[str, ...] = get_args(Kind)
 
 Json = Any
 """What `json.loads` gives: dict, list, str, int, float, bool, None."""
@@ -80,6 +79,7 @@ class Draft:
 class Delta:
     """A piece of streamed text; never stored."""
 
+    kind: ClassVar[Literal["delta"]] = "delta"
     text: str
 
 
@@ -90,6 +90,7 @@ class Progress:
     `done` and `total` are in the tool's own unit; `started_at` is when the first report came, so that a reader can estimate.
     """
 
+    kind: ClassVar[Literal["progress"]] = "progress"
     done: float
     total: float | None = None
     text: str = ""
@@ -113,9 +114,9 @@ def to_json(value: object) -> Json:
     """A value as plain JSON: pydantic models, dataclasses, dates, sets, paths and the like are converted.
 
     Raises:
-        ValueError: for what has no JSON form (an open file, NaN, a class of your own without fields).
+        ValueError: for what has no JSON form (an open file, NaN, a number of 5,000 digits, a class of your own without fields).
     """
-    if value is None or type(value) in (bool, int) or (type(value) is str and value.isascii()):
+    if value is None or type(value) is bool or (type(value) is str and value.isascii()):
         return value  # the usual argument and result
     plain = to_jsonable_python(value, inf_nan_mode="constants")
     canonical(plain)  # refuses NaN and infinities, which JSON does not have

@@ -32,13 +32,8 @@ def _is_copied(event: Event, history: History) -> bool:
         return event.kind in COPIED
     step = history.steps[event.step_id]
     if not step.is_named:
-        return step.ended is not None and not _is_child(event, history)
+        return step.ended is not None and event.seq not in [one.event.seq for one in step.open_requests() if one.kind == "child"]
     return event.kind != "late" and _is_over(step, event)
-
-
-def _is_child(event: Event, history: History) -> bool:
-    request = history.requests.get(event.seq)
-    return request is not None and request.kind == "child" and request.is_open
 
 
 def _is_over(step: StepLog, event: Event) -> bool:

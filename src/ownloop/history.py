@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from . import ids
 from .clock import from_micros
@@ -133,10 +133,7 @@ class StepLog:
 
     @property
     def status(self) -> StepStatus:
-        if self.ended is None:
-            return "open"
-        recorded: StepStatus = self.ended.data.get("status", "ended")
-        return recorded
+        return "open" if self.ended is None else cast(StepStatus, self.ended.data.get("status", "ended"))
 
     @property
     def is_started(self) -> bool:
@@ -354,7 +351,7 @@ class History:
     def _apply_to_step(self, event: Event) -> None:
         step = self.step(event.step_id or "")
         if event.kind == "ended":
-            step.ended = event
+            step.ended = step.ended or event  # a message may have superseded it while the turn ended
             self._open.pop(step.id, None)
             self._withdraw(step.requests.values())
             return
@@ -444,16 +441,16 @@ class History:
         return next((one for one in self.requests.values() if one.event.data.get("child") == thread_id), None)
 
     def coverable(self, keep_last: int) -> list[StepLog]:
-        """Ended steps that a compaction may cover: all but the last `keep_last`."""
-        ended = [step for step in self.selected() if step.ended is not None]
+        """Ended steps that a compaction may cover: all but the last `keep_last`, and none that ended after something that was not read yet."""
+        ended = [step for step in self.selected() if step.ended is not None and step.ended.seq <= self.head]
         return ended[: max(0, len(ended) - keep_last)]
 
     def compaction(self, covered: Sequence[StepLog]) -> tuple[int, list[int], Counters]:
-        """The last position covered, the positions before it that are kept, and the counters as of there."""
+        """The last position covered, the positions before it that are kept, and the counters as of there, without what later summaries cost."""
         gone = {step.id for step in covered}
-        upto = max(step.ended.seq for step in covered if step.ended)
+        upto = max(self.covered, *(step.ended.seq for step in covered if step.ended))  # what was set aside may have ended after its successors
         kept = [event.seq for event in self.events if event.seq <= upto and self._is_kept(event, gone)]
-        before = [self.compacted] if self.compacted is not None else []
+        before = [replace(self.compacted, data={**self.compacted.data, "usage": None})] if self.compacted is not None else []
         counters = History(self.thread_id, [*(event for event in self.events if event.seq <= upto), *before]).counters
         counters.errors = self._errors(reversed(covered), self.counters.errors)
         return upto, kept, counters
@@ -470,10 +467,10 @@ class History:
     def _is_kept(self, event: Event, gone: set[str]) -> bool:
         if event.kind == "message":
             return event.seq > self.counters.read
+        if (request := self.requests.get(event.data.get("request", event.seq))) is not None and request.kind == "child":
+            return True  # its end too, which belongs to no step
         if event.step_id is None:
             return False
-        if (request := self.requests.get(event.data.get("request", event.seq))) is not None and request.kind == "child":
-            return True
         step = self.step(event.step_id)
         is_withdrawn = request is not None and request.status == "withdrawn"  # it would look open again where the turn's end is not read
         return not is_withdrawn and bool(step.open_requests() or step.doubts()) if step.is_named else event.step_id not in gone

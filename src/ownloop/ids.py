@@ -61,6 +61,6 @@ def interrupt_id(thread: str, seq: int) -> str:
 def interrupt_of(id: str) -> tuple[str, int] | None:
     """Thread id and position of the request, or None if it is no interrupt's id."""
     thread, _, seq = id[4:].rpartition("_")
-    if not id.startswith("int_") or not seq.isdecimal() or thread_number("thr_" + thread) is None:
+    if not id.startswith("int_") or not seq.isdecimal() or len(seq) > 18 or thread_number("thr_" + thread) is None:
         return None
     return "thr_" + thread.upper(), int(seq)

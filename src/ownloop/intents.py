@@ -7,14 +7,14 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .events import Json, digest, sparse
+from .events import Json, canonical, digest, sparse, to_json
 
 
 def snake_case(name: str) -> str:
@@ -25,14 +25,15 @@ def snake_case(name: str) -> str:
 class Intent(BaseModel):
     """Base of the classes a model chooses from.
 
-    Frozen, and unknown fields are refused. There is no tag field: what is recorded is `{"intent": "deploy_backend", "arguments": {…}}`.
+    Frozen; unknown fields are refused, and numbers that JSON does not have. There is no tag field: what is recorded is
+    `{"intent": "deploy_backend", "arguments": {…}}`.
 
         class DeployBackend(Intent):
             \"\"\"Deploy the backend at a tag. High stakes.\"\"\"
             tag: str
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     intent_name: ClassVar[str] = "intent"
     """The class's name in snake case."""
@@ -53,8 +54,13 @@ class UnknownIntent(Intent):
 
 
 def arguments_of(intent: Intent) -> dict[str, Json]:
-    """The intent's fields as JSON, as they are recorded."""
-    return intent.model_dump(mode="json")
+    """The intent's fields as JSON, as they are recorded; sets in an order of their own, for Python's differs between processes.
+
+    Raises:
+        ValueError: what JSON does not have, in a field of any type.
+    """
+    told: dict[str, Json] = to_json(intent.model_dump(mode="json"))
+    return told | {name: sorted(told[name], key=canonical) for name, one in intent if isinstance(one, Set) and isinstance(told.get(name), list)}
 
 
 @cache
@@ -124,7 +130,7 @@ def load_intent(name: str, arguments: Mapping[str, Json], known: Mapping[str, ty
     why = f"UnknownIntent: no class is named {name!r}; known: {', '.join(sorted(known)) or 'none'}"
     if (intent := known.get(name)) is not None:
         try:
-            return intent.model_validate(dict(arguments))
+            return intent.model_validate(to_json(dict(arguments)), strict=False)  # a copy: a program may change it; a date is a text in JSON
         except ValidationError as error:
             why = _explain(error)
     return UnknownIntent(name=name, arguments=dict(arguments), why=why)

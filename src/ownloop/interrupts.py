@@ -49,12 +49,12 @@ class Actor:
 
     @classmethod
     def of(cls, by: Actor | str) -> Actor:
-        """A string is an actor without groups.
+        """A string is an actor without groups; groups that are one string are one group.
 
         Raises:
             ValueError: for an empty id.
         """
-        actor = by if isinstance(by, Actor) else cls(by)
+        actor = cls(by.id, _names(by.groups)) if isinstance(by, Actor) else cls(by)
         if not isinstance(actor.id, str) or not actor.id.strip():
             raise ValueError(f"by={by!r} names nobody; pass the id that authentication proved")
         return actor
@@ -130,7 +130,7 @@ class ApprovalPolicy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "by", _names(self.by))
         object.__setattr__(self, "not_by", _names(self.not_by))
-        object.__setattr__(self, "allow", tuple(self.allow))
+        object.__setattr__(self, "allow", _names(self.allow))
         object.__setattr__(self, "expires", None if self.expires is None else duration(self.expires))
         object.__setattr__(self, "escalate", tuple((duration(after), whom) for after, whom in self.escalate))
         if self.quorum < 1:

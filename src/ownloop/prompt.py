@@ -7,6 +7,7 @@ One tag per event, YAML inside. Views change what is shown, never what is record
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -297,10 +298,10 @@ def _droppable(events: Sequence[Event], history: History) -> list[list[Event]]:
 
 
 def redact(fn: Callable[[Json], Json]) -> View:
-    """Show every event's data as `fn` makes it: for what may be in the log and must not reach the model."""
+    """Show every event's data as `fn` makes it: for what may be in the log and must not reach the model. `fn` may change what it gets."""
 
     def view(events: Sequence[Event]) -> Sequence[Event]:
-        return [replace(event, data={**_mapping(fn(dict(event.data))), **_bones(event)}) for event in events]
+        return [replace(event, data={**_mapping(fn(deepcopy(dict(event.data)))), **_bones(event)}) for event in events]
 
     return view
 

@@ -108,7 +108,7 @@ class _OneWake:
         try:
             value = await self._handle()
         except BaseException as error:
-            self._wake.seal()
+            self._wake.seal(error)
             await self._wake.drain()
             await self._about.check_budget(self._thread)
             return await self._unwound(error)
@@ -150,11 +150,10 @@ class _OneWake:
     async def _unwound(self, error: BaseException) -> bool:
         if only_suspends(error):
             return await self._suspend()
-        if isinstance(self._wake.sealed, StoreError):  # whatever the handler made of it
+        if isinstance(self._wake.sealed, StoreError | BaseExceptionGroup):  # whatever the handler made of it
             log.error("%s: the wake ended, the store failed: %s", self._wake.thread_id, error)
             return await self._suspend()
-        if isinstance(error, BaseExceptionGroup):
-            error = error.split(Suspend)[1] or error
+        error = error.split(Suspend)[1] or error if isinstance(error, BaseExceptionGroup) else error
         if not isinstance(error, Exception):
             raise error  # a cancelled loop, KeyboardInterrupt: the lease runs out, the thread goes on elsewhere
         return await self._fail(error, tells=not isinstance(error, OwnloopError))
@@ -185,7 +184,7 @@ class _OneWake:
     def _written(self, value: Any) -> dict[str, Json]:
         try:
             return {"value": self._wake.setting.redact(to_json(self._agent.returns.dump_python(value, mode="json", warnings=False)))}
-        except (ValueError, TypeError) as error:
+        except Exception as error:
             kind = type(value).__qualname__
             log.warning("%s returned a %s that cannot be written (%s), its value is None; return JSON or a model", self._agent.name, kind, error)
             return {"value": None, "unwritable": kind}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -87,7 +87,7 @@ class Step(Generic[I]):
 
     def _load(self, arguments: Mapping[str, Json]) -> Intent | None:
         if self._given is not None:
-            return type(self._given).model_validate(dict(arguments))
+            return load_intent(self._given.intent_name, arguments, {self._given.intent_name: type(self._given)})
         if self._branch.log.is_named:
             return None
         return load_intent(self.name, arguments, self._agents.intents)
@@ -109,7 +109,7 @@ class Step(Generic[I]):
         """Wait until people have decided; whether the call may run, with the arguments as `step.intent` has them now.
 
         Parks the thread. False means rejected, responded to or expired: `step.decision` says which, by whom and with what words.
-        Arguments: see `ApprovalPolicy`; give either a policy or keywords.
+        Arguments: see `ApprovalPolicy`; a policy, keywords, or a policy and the keywords that differ from it.
 
         Raises:
             Expired: the deadline passed and `on_expiry="fail"`.
@@ -126,14 +126,16 @@ class Step(Generic[I]):
 
         Source: 12-factor agents, factor 8 ("break the loop, we'll get a webhook later").
         """
-        return await waits.approval(self._branch, policy or ApprovalPolicy(**rules), self._schema, self._label)
+        policy = replace(policy, **rules) if policy and rules else policy or ApprovalPolicy(**rules)
+        return await waits.approval(self._branch, policy, self._schema, self._label)
 
     async def result_approved(self, policy: ApprovalPolicy | None = None, **rules: Unpack[Rules]) -> bool:
         """Let people see (and edit or redact) the result of the last run before the model does. Parks the thread.
 
         What an edit or a response says is shown to the model instead; a rejected result is withheld from it.
         """
-        return self._branch.or_suspend(await waits.result_approval(self._branch, policy or ApprovalPolicy(**rules), self._label)).granted
+        policy = replace(policy, **rules) if policy and rules else policy or ApprovalPolicy(**rules)
+        return self._branch.or_suspend(await waits.result_approval(self._branch, policy, self._label)).granted
 
     @overload
     async def ask(
@@ -164,8 +166,7 @@ class Step(Generic[I]):
         return None if answer is None else answer[0]
 
     async def _ask(self, text: str, schema: Any, choices: Any, to: Any, expires: timedelta | str | None) -> tuple[Any] | None:
-        limit = None if expires is None else duration(expires)
-        return await waits.question(self._branch, text, schema, choices, to or (), limit, self._label)
+        return await waits.question(self._branch, text, schema, choices, to or (), None if expires is None else duration(expires), self._label)
 
     async def _schema(self) -> str | None:
         """The digest of the arguments' JSON Schema, stored once, so that any process can check an edit."""

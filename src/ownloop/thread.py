@@ -28,7 +28,8 @@ else:
 I = TypeVar("I", bound=Intent)  # noqa: E741  # the intent
 T = TypeVar("T")
 
-Decide: TypeAlias = Callable[["Thread[Any]"], Awaitable[I]] | Callable[["Thread[Any]"], Awaitable[list[I]]]
+_Says: TypeAlias = Callable[["Thread[Any]"], T]
+Decide: TypeAlias = _Says[Awaitable[I]] | _Says[Awaitable[list[I]]] | _Says[I] | _Says[list[I]]
 """What selects: any function of the thread that gives one intent or a list; a sync one runs in a thread."""
 
 _PACKAGE = __file__.removesuffix("thread.py")
@@ -270,10 +271,7 @@ class Thread(Generic[D]):
     async def _each(self, decide: Any, fn: Callable[[Step[Any]], Awaitable[T]]) -> list[T]:
         if not self._to_hand_out():
             await self._select(decide)
-        steps: dict[str, Step[Any]] = {}
-        for log in self._to_hand_out():
-            if (step := await self._hand_out(log)) is not None:
-                steps[log.id] = step
+        steps = {log.id: step for log in self._to_hand_out() if (step := await self._hand_out(log)) is not None}
         return await _Branches(self, steps, fn).gather()
 
     def _begin(self, log: StepLog) -> Step[Any]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack,
 
 from .clock import duration
 from .errors import StepFailed
-from .events import Json
+from .events import Json, to_json
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -210,15 +210,24 @@ def noting(noted: dict[str, Json]) -> Iterator[None]:
         _noted.reset(token)
 
 
+_TAKEN = frozenset({"args", "batch", "error", "judge", "limited", "reads", "request", "retry_at", "unknown", "unwritable", "value"})
+"""Fields that say what became of something; a note must not."""
+
+
 def annotate(*, usage: Mapping[str, float] | None = None, **fields: Json) -> None:
     """Add to the event that will record what runs now: a selection, a call, a summary; elsewhere nothing happens.
 
     `usage` adds up over several requests: {"input_tokens", "output_tokens", "cost_usd", "requests"}; other fields replace those before.
+
+    Raises:
+        ValueError: events have a field of that name, or the value has no JSON form.
     """
+    if taken := _TAKEN & fields.keys():
+        raise ValueError(f"annotate({', '.join(sorted(taken))}=…): events say something else by that name; choose another one")
     if (noted := _noted.get(None)) is not None:
         before = noted.get("usage") or {}
         together = {name: before.get(name, 0) + amount for name, amount in (usage or {}).items()}
-        noted |= fields | ({"usage": {**before, **together}} if usage else {})
+        noted |= to_json(fields) | ({"usage": {**before, **together}} if usage else {})
 
 
 def current_call() -> Call:

@@ -27,8 +27,11 @@ async def approval(branch: Branch, policy: ApprovalPolicy, schema: Callable[[], 
         raise TypeError(f"{policy!r} is no ApprovalPolicy; write keywords, step.approved(by={policy!r}), or ApprovalPolicy(by={policy!r})")
     await branch.read()
     arguments = dict(branch.arguments)
-    key = branch.key("approval", digest([branch.log.name, arguments, policy.who()])[:12], label)
-    edited = _editor(branch, arguments)
+    decisions = (request.decision() for request in branch.closed_requests("approval"))
+    edits = [one for one in decisions if one is not None and one.kind == "edited" and one.value == arguments]
+    edited = edits[-1] if edits else None  # who made the call what it is now; what people go back to is asked anew
+    again = [len(edits)] if len(edits) + (arguments == branch.log.arguments) > 1 else []
+    key = branch.key("approval", digest([branch.log.name, arguments, policy.who(), *again])[:12], label)
     if edited is not None and edited.by is not None and policy.satisfied_by([Vote(edited.by, "edited", edited.at)]):
         branch.met.add(key)
         return edited
@@ -60,12 +63,6 @@ async def _gate(branch: Branch, kind: InterruptKind, key: str, policy: ApprovalP
     if decision is not None and decision.kind == "expired" and policy.on_expiry == "fail":
         raise Expired(interrupt_of(branch.wake.thread_id, branch.wake.row.agent, request))
     return decision
-
-
-def _editor(branch: Branch, arguments: Json) -> Decision | None:
-    """The decision of the person who edited the call into what it is now."""
-    decisions = (request.decision() for request in reversed(branch.closed_requests("approval")))
-    return next((one for one in decisions if one is not None and one.kind == "edited" and one.value == arguments), None)
 
 
 def _vote_json(decision: Decision) -> Json:

@@ -260,9 +260,10 @@ class Wake:
         while tasks := [task for (step, _), task in self.live.items() if step_id in (None, step)]:
             await asyncio.wait(tasks)
 
-    def seal(self) -> None:
-        """The handler has unwound: nothing begins any more."""
-        self.sealed = self.sealed or Suspend()
+    def seal(self, error: BaseException | None = None) -> None:
+        """The handler has unwound, maybe by an error: nothing begins any more. A store that is away for a moment has not failed the thread."""
+        away = error.subgroup(StoreError) if isinstance(error, BaseExceptionGroup) else error if isinstance(error, StoreError) else None
+        self.sealed = self.sealed or away or Suspend()
 
 
 @lru_cache(maxsize=1024)
@@ -287,7 +288,7 @@ async def in_thread(function: Callable[[], T]) -> T:
         try:
             tell = partial(result.set_result, context.run(function))
         except BaseException as error:  # handed over whole, also KeyboardInterrupt of a sub-interpreter
-            tell = partial(result.set_exception, RuntimeError(f"{error!r} in a thread") if isinstance(error, StopIteration) else error)
+            tell = partial(result.set_exception, RuntimeError(f"{error!r} in a thread") if isinstance(error, StopIteration | SystemExit) else error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(lambda: None if result.done() else tell())
 

@@ -428,7 +428,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 ROOT = Path(__file__).resolve().parents[2]
 TYPED = """
-from ownloop import Intent, Thread
+from ownloop import App, Intent, Thread
 from ownloop.llm import Model
 
 class A(Intent):
@@ -439,20 +439,45 @@ class B(Intent):
 
 decide = Model[A | B]("openai:gpt-5-mini")
 
+def rules(thread: Thread) -> A | B:
+    return A(x=1)
+
+def several(thread: Thread) -> list[A | B]:
+    return [A(x=1)]
+
+app = App("memory://")
+
+@app.agent
 async def handler(thread: Thread) -> None:
     reveal_type(await thread.next_step(decide))
+    reveal_type(await thread.next_step(rules))
+    reveal_type(await thread.next_step(several))
+
+async def follow() -> object:
+    async for event in app.stream(await app.start(handler)):
+        if event.kind == "request":
+            return event.data
+    return None
+"""
+NOT_ASYNC = """
+from ownloop import App, Thread
+
+@App("memory://").agent
+def handler(thread: Thread) -> None:
+    pass
 """
 
 
-def test_a_type_checker_knows_the_step_of_a_model(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
+def test_a_type_checker_knows_the_step_of_a_decider_and_what_is_followed_and_refuses_a_handler_that_is_not_async(tmp_path: Path) -> None:
+    program, wrong = tmp_path / "program.py", tmp_path / "wrong.py"
     program.write_text(TYPED)
-    mypy = subprocess.run([sys.executable, "-m", "mypy", str(program)], cwd=ROOT, capture_output=True, text=True)
-    assert 'Revealed type is "ownloop.step.Step[program.A | program.B]"' in mypy.stdout, mypy.stdout
-    assert "Success" in mypy.stdout
-    pyright = subprocess.run([sys.executable, "-m", "pyright", "--pythonpath", sys.executable, program], capture_output=True, text=True)
-    assert 'is "Step[A | B]"' in pyright.stdout, pyright.stdout
-    assert "0 errors" in pyright.stdout
+    wrong.write_text(NOT_ASYNC)
+    mypy = subprocess.run([sys.executable, "-m", "mypy", str(program), str(wrong)], cwd=ROOT, capture_output=True, text=True)
+    assert mypy.stdout.count('Revealed type is "ownloop.step.Step[program.A | program.B]"') == 3, mypy.stdout
+    assert "Found 1 error in 1 file" in mypy.stdout and 'cannot be "Callable[[Thread[Any]], None]"' in mypy.stdout
+    pyright = subprocess.run([sys.executable, "-m", "pyright", "--pythonpath", sys.executable, program, wrong], capture_output=True, text=True)
+    assert pyright.stdout.count('is "Step[A | B]"') == 3, pyright.stdout
+    assert "1 error," in pyright.stdout and "wrong.py:4:" in pyright.stdout
 
 
 # ---- ask, which judges and summaries are made of -----------------------------------------------------------------------------------

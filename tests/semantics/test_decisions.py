@@ -34,6 +34,32 @@ async def parked(world: World, ran: list[Any], policy: ApprovalPolicy | None = N
     return thread, decisions
 
 
+async def test_keywords_beside_a_policy_change_it_and_are_not_left_out(world: World) -> None:
+    policy = ApprovalPolicy(by=("ann", "bob"), reason="high stakes")
+
+    async def agent(thread: Thread[Any]) -> str:
+        step = thread.step("release", Deploy(tag="v1"))
+        if await step.approved(policy, quorum=2, reason=f"for {thread.input}"):
+            await step.run(lambda: "built")
+            await step.result_approved(policy, not_by="bob")
+        return "end"
+
+    d = await world.deploy(agent)
+    thread = await d.start("agent", "eve")
+    await d.settle()
+    one = await only(d)
+    assert (one.policy.by, one.policy.quorum, one.policy.reason) == (("ann", "bob"), 2, "for eve")
+    await d.approve(one, by="ann")
+    await d.settle()
+    await d.approve(await only(d), by="bob")
+    await d.settle()
+    result = await only(d)
+    assert (result.policy.by, result.policy.not_by, result.policy.quorum) == (("ann", "bob"), ("bob",), 1)
+    await d.approve(result, by="ann")
+    await d.settle()
+    assert (await world.ended(thread)).result == "end"
+
+
 async def test_a_late_decision_is_refused_and_names_the_winner(world: World) -> None:
     ran: list[str] = []
     thread, _ = await parked(world, ran)

@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from .. import watch
-from ..branch import Branch
+from ..branch import Branch, spelled
 from ..calls import Run
 from ..clock import duration, from_micros, micros
 from ..errors import OwnloopError, StoreError
@@ -216,7 +216,7 @@ class RateLimit:
         """A place for a call that has not begun: it sleeps, or parks the step on a timer. None: it peeked, and need not park."""
         branch = run.branch
         line = self._line(branch.wake.store, _caller(run), arguments)
-        place = f"limit:{run.key}|"
+        place = f"limit:{spelled(run.key)}|"
         timer = await _timer(branch, f"{run.key}|{line.id}")
         is_other = any(key.startswith(place) and not key.startswith(place + line.id) for key in branch.log.ops)
         weights, keeps = self._weights(line.name, 1, tokens), len(run.promise.gates) > 1

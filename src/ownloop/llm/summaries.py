@@ -22,7 +22,6 @@ from .opening import connect
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Summarise = Callable[[str], str | Awaitable[str]]
 Say = Callable[[str, str], Awaitable[str]]
 """Asks for a text: `(instructions, prompt) -> text`."""
 log = logging.getLogger("ownloop")
