@@ -122,7 +122,16 @@ class _Look:
         if name in PROGRAM_CHANGED:
             yield self._found("program_changed", f"program changed: {what}", at, f"deploy a program that fits the log, then {retry}")
         else:
-            yield self._found("failed", f"failed: {what}", at, f"mend the cause, then {retry}")
+            mend = self._after_a_failed_call(retry) if name == "StepFailed" else f"mend the cause, then {retry}"
+            yield self._found("failed", f"failed: {what}", at, mend)
+
+    def _after_a_failed_call(self, retry: str) -> str:
+        """Its failure stays in the log, and the program is given it again."""
+        outcomes = ((op.outcome, step) for step in self.history.steps.values() for op in step.ops.values())
+        failed = [(outcome.seq, step) for outcome, step in outcomes if outcome is not None and outcome.data.get("error")]
+        step = max(failed, key=lambda one: one[0])[1] if failed else None
+        fork = "" if step is None or step.is_named else f", or make the call again in a copy: `{self._command('fork', '--before', step.id)}`"
+        return f"a program that looks at `outcome.ok` goes on after {retry}{fork}"
 
     # ---- calls -----------------------------------------------------------------------------------------------------------------
 
@@ -143,13 +152,17 @@ class _Look:
             is_long = self.now - since >= self.long
             next_step = f"look at it with `{self._command('show', '-f')}`, or stop it with `{self._command('pause')}`"
             return self._found("running", f"{name} is running since {_time(since)}", since, next_step) if is_long else None
-        return self._unasked(name, since)
+        return self._unasked(step, op, name, since)
 
-    def _unasked(self, name: str, since: datetime) -> Finding:
-        """A call without outcome about which nobody is asked."""
+    def _unasked(self, step: StepLog, op: Op, name: str, since: datetime) -> Finding:
+        """A call without outcome about which nobody is asked now."""
         if self.row.status in ENDED:
             what = f"{name} was started before the thread was {self.row.status}, and no outcome came; nobody is asked any more"
             return self._found("in_doubt", what, since, "look at the other side whether it happened; nothing here will start it again")
+        decided = (one.event for one in step.requests.values() if one.kind == "in_doubt" and one.status == "decided")
+        answered = [one.seq for one in decided if one.data["call"] == op.key]
+        if answered and answered[-1] > op.started[-1].seq:
+            return self._found("in_doubt", f"{name} may have happened; somebody has answered, and no worker has read it yet", since, self._revive())
         next_step = {"failed": f"`{self._command('retry')}`, then a worker asks", "paused": f"`{self._command('resume')}`, then a worker asks"}.get(
             self.row.status, "start a worker: it asks a person, or does what the tool promises"
         )

@@ -37,6 +37,10 @@ async def lose() -> str:
     raise InDoubt("no reply")
 
 
+async def refuse() -> str:
+    raise ValueError("not on Sundays")
+
+
 async def go() -> str:
     return "gone"
 
@@ -62,6 +66,8 @@ async def act(step: Any, what: str) -> None:
             raise ProgramChanged(step.id, "another branch")
         case "invalid":
             raise CallNoLongerValid(step.id, "act", "a field is missing")
+        case "refuse":
+            assert (await step.run(refuse)).value
         case "lose":
             await step.run(lose)
         case "approve":
@@ -112,6 +118,16 @@ async def test_a_failed_thread_with_its_error_and_the_next_step(d: Drive) -> Non
     assert found.since is not None
 
 
+async def test_a_failed_call_stays_in_the_log_and_a_copy_makes_it_again(d: Drive) -> None:
+    thread = await started(d, "refuse")
+    found = await only(d)
+    step = (await d.app.show(thread)).steps[0].id
+    assert (found.kind, "StepFailed: ValueError: not on Sundays" in found.what) == ("failed", True)
+    assert found.next_step.endswith(
+        f"goes on after `ownloop retry {thread}`, or make the call again in a copy: `ownloop fork {thread} --before {step}`"
+    )
+
+
 @pytest.mark.parametrize("what", ["changed", "invalid"])
 async def test_a_changed_program_is_named_so_with_what_heals_it(d: Drive, what: str) -> None:
     thread = await started(d, what)
@@ -140,6 +156,14 @@ async def test_a_call_in_doubt_with_the_interrupt_that_asks(d: Drive) -> None:
     found = await only(d)
     assert found.kind == "in_doubt"
     assert (await d.interrupt()).id in found.next_step
+
+
+async def test_a_call_in_doubt_that_was_answered_and_not_read_yet(d: Drive) -> None:
+    await started(d, "lose")
+    await d.app.answer(await d.interrupt(), {"happened": False}, by="ann")
+    (found,) = [one for one in await examine(d.app) if one.kind == "in_doubt"]
+    assert "somebody has answered, and no worker has read it yet" in found.what
+    assert found.next_step.startswith("start a worker for agent")
 
 
 async def test_a_call_in_doubt_after_cancel_where_nobody_is_asked(d: Drive) -> None:

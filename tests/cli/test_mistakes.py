@@ -96,8 +96,9 @@ async def named(thread: Thread) -> str:
 def test_retry_says_that_a_call_that_failed_is_not_made_again_and_what_makes_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(FAILS)
     where = ("--app", "program.py")
-    for agent in ("chosen", "named"):
-        assert run("start", agent, "--key", "a", "--wait", *where, store=None).code == 11
+    for agent, cure in (("chosen", "fork thr_"), ("named", "start named INPUT")):
+        failed = run("start", agent, "--key", "a", "--wait", *where, store=None)
+        assert (failed.code, f"next:  ownloop {cure}" in failed.err) == (11, True), failed.err
     (tmp_path / "up").touch()
     said = run("retry", "named/a", *where, store=None).err
     assert said.startswith("mail failed, which stays in the log: the program is given it again, and the call is not made again.")

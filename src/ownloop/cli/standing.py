@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
+from .. import ids
 from ..app import App
 from ..errors import NotFound, StoreError
 from ..interrupts import DECIDABLE
 from ..stores.base import ThreadRow
+from ..views import ThreadView
 from .session import Session
 from .trouble import Code
 
@@ -67,6 +69,16 @@ async def at_rest(app: App, thread_id: str, *, stays: bool = False) -> Standing:
                     await changed.wait()
     finally:
         unlisten()
+
+
+def failed_call(view: ThreadView) -> tuple[str, Sequence[str]] | None:
+    """If a call of a failed thread's last step failed: its name, and the command that makes it once more."""
+    if view.status != "failed" or not view.steps:
+        return None
+    last = view.steps[-1]
+    name = next((one.name for one in last.operations if one.kind == "run" and one.state == "failed"), None)
+    words = ("start", view.agent, "INPUT", "--key", "KEY") if ids.is_named(last.id) else ("fork", view.id, "--before", last.id)
+    return None if name is None else (name, words)
 
 
 def _is_ready(app: App, row: ThreadRow) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +16,7 @@ from . import resolving
 from .command import command
 from .paper import plain
 from .session import Session
+from .standing import failed_call
 from .trouble import Code, Trouble
 from .values import given, meant
 
@@ -137,7 +138,7 @@ def _control(verb: ControlVerb, help: str) -> Callable[..., Awaitable[None]]:
     async def act(session: Session, thread: Thread, reason: Reason = "") -> None:
         async with session.opened() as app:
             thread_id = await resolving.thread_id(app, thread)
-            failed = await _failed_call(app, thread_id) if verb == "retry" else None
+            failed = failed_call(await app.show(thread_id)) if verb == "retry" else None
             await _explained(session, verb, thread_id, lambda: getattr(app, verb)(thread_id, by=session.actor, reason=reason))
             row = await app.store.thread(thread_id)
         if failed is not None:
@@ -148,17 +149,6 @@ def _control(verb: ControlVerb, help: str) -> Callable[..., Awaitable[None]]:
 
     act.__doc__, act.__name__ = help, verb
     return act
-
-
-async def _failed_call(app: App, thread_id: str) -> tuple[str, Sequence[str]] | None:
-    """If a call of a failed thread's last step failed: its name, and the command that makes it once more."""
-    view = await app.show(thread_id)
-    if view.status != "failed" or not view.steps:
-        return None
-    last = view.steps[-1]
-    name = next((one.name for one in last.operations if one.kind == "run" and one.state == "failed"), None)
-    words = ("start", view.agent, "INPUT", "--key", "KEY") if ids.is_named(last.id) else ("fork", view.id, "--before", last.id)
-    return None if name is None else (name, words)
 
 
 async def _explained(session: Session, verb: str, place: str, act: Callable[[], Awaitable[Any]]) -> Any:
