@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_store_in_memory_is_told_to_end_with_the_command(run: Run, tmp_path: P
 
 
 def test_a_hint_names_the_program_once(run: Run) -> None:
-    assert run("start", "desk", "nothing", "--app", DESK, store=None).err.endswith(f"ownloop worker {DESK}\n")
+    assert run("start", "desk", "nothing", "--app", DESK, store=None).err.endswith(f"ownloop worker {shlex.quote(DESK)}\n")
 
 
 def test_a_token_that_is_not_there_leads_to_the_list_of_those_that_are(run: Run) -> None:
