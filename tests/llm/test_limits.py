@@ -255,6 +255,20 @@ def test_no_window_holds_more_than_the_limit_however_the_grants_travel(amount: i
     assert max(sum(1 for at in door if first <= at < first + rate.window) for first in door) <= amount
 
 
+def test_who_was_late_gets_a_place_at_the_moment_when_it_will_hear_of_it() -> None:
+    rate, now = Rate(1, SECOND), 10**15
+    bucket = Bucket((rate, None))
+    assert given_at(bucket, now, "ann") == now
+    late = now + rate.margin
+    again = Ask("ann", (1, 1), 5 * SECOND, again=True, ahead=20_000)
+    assert late <= (bucket.ask(late, again) or 0) - 20_000 <= late + 1
+    assert given_at(bucket, late, "ben") >= late + 20_000 + rate.window, "what ann did not use is not used besides"
+
+
+def test_a_short_window_leaves_the_way_to_the_server_a_larger_part() -> None:
+    assert [Rate(1, round(seconds * SECOND)).margin for seconds in (0.1, 1, 2, 60, 3600)] == [5_000, 50_000, 60_000, 1_800_000, 2_000_000]
+
+
 def test_thousands_of_slots_stay_a_small_record_and_keep_the_limit() -> None:
     rate, now, recorded, given = Rate(1_500, 60 * SECOND), 10**15, None, []
     for place in range(2_200):

@@ -19,8 +19,9 @@ UNITS |= {"h": 3600 * SECOND, "hour": 3600 * SECOND, "d": 86400 * SECOND, "day":
 SUFFIXES = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKM]?)\s*/\s*(\d+(?:\.\d+)?)?\s*([a-z]+)\s*")
 
-MARGIN = 0.03
-"""Part of a window by which it is kept longer, so that grants may reach the server late by as much; at most two seconds."""
+MARGIN, SHORT_MARGIN = 0.03, 0.05
+"""Part of a window by which it is kept longer, so that grants may reach the server late by as much; at most two seconds. The second one: of a window up to a
+second."""
 SHORT = 2 * SECOND
 """A pause between two slots that is worth taking so that the load is even; longer ones are not."""
 MANY = 512
@@ -56,7 +57,7 @@ class Rate:
 
     @property
     def margin(self) -> int:
-        return min(int(self.window * MARGIN), 2 * SECOND)
+        return min(int(max(self.window * MARGIN, min(self.window, SECOND) * SHORT_MARGIN)), 2 * SECOND)
 
     @property
     def span(self) -> int:
@@ -83,6 +84,7 @@ class Ask:
         weights: how much of each rate it takes.
         patience: microseconds that it waits in its process; for a later slot it parks.
         again: it comes back for the slot that it has.
+        ahead: microseconds until it hears of a slot. Who was late for one would be for the next, too, if that came at once.
         unspent: what it was granted before, it has not used.
         keeps: a grant stays under its name until it is corrected.
         peeks: it takes a slot only to park for it; a near one is asked for later, if it is needed at all.
@@ -92,6 +94,7 @@ class Ask:
     weights: Sequence[int]
     patience: int
     again: bool = False
+    ahead: int = 0
     unspent: bool = False
     keeps: bool = False
     peeks: bool = False
@@ -137,7 +140,7 @@ class Bucket:
         slot = self.of(ask.owner)
         if slot is not None and (ask.again or slot.state == "parked" or (slot.state == "granted" and ask.unspent)):
             if slot.at + self.grace < now:
-                self._to_front(slot, now)
+                self._to_front(slot, now, ask.ahead)
         else:
             if slot is not None:
                 slot.owner = ""
@@ -197,8 +200,8 @@ class Bucket:
         gap = max(rate.span * weight // rate.amount, even)
         return last + gap if gap <= SHORT else at
 
-    def _to_front(self, slot: Slot, now: int) -> None:
-        slot.at = now + 1
+    def _to_front(self, slot: Slot, now: int, ahead: int) -> None:
+        slot.at = now + 1 + ahead
         self._replan([slot, *(one for one in self.slots if one is not slot)], now)
 
     def _replan(self, slots: Iterable[Slot], now: int) -> None:

@@ -268,6 +268,7 @@ class _Line:
         self._store, self._rates, self._grace = store, rates, Bucket(rates).grace
         self._asked: list[tuple[Callable[[Bucket, int], Any], asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._took = 0  # microseconds of the last commit
 
     async def change(self, work: Callable[[Bucket, int], T]) -> T:
         """Do this to the bucket; its result once that is written."""
@@ -299,6 +300,7 @@ class _Line:
             results = [work(bucket, now) for work in works]
             ttl = timedelta(microseconds=max(bucket.lives_until() - now, SECOND))
             if await self._store.put(SPACE, self.id, bucket.to_json(now), expect=0 if record is None else record.version, ttl=ttl):
+                self._took = self._now() - now
                 return results
 
     async def take(self, ask: Ask) -> Ticket | None:
@@ -318,7 +320,7 @@ class _Line:
                 late += 1
                 if late > TRIES or not self.is_past(at):
                     return Ticket(self.name, at, ask.weights[1], ask, self)
-            ask = replace(ask, again=True)
+            ask = replace(ask, again=True, ahead=max(0, self._took // 2))
 
     async def taken(self, ask: Ask) -> Ticket:
         """`take` for who does not peek."""
