@@ -20,8 +20,7 @@ SUFFIXES = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKM]?)\s*/\s*(\d+(?:\.\d+)?)?\s*([a-z]+)\s*")
 
 MARGIN, SHORT_MARGIN = 0.03, 0.05
-"""Part of a window by which it is kept longer, so that grants may reach the server late by as much; at most two seconds. The second one: of a window up to a
-second."""
+"""Part of a window by which it is kept longer, so that grants may reach the server late by that, at most two seconds; and of one up to a second."""
 SHORT = 2 * SECOND
 """A pause between two slots that is worth taking so that the load is even; longer ones are not."""
 MANY = 512
