@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import secrets
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -113,8 +114,10 @@ def served() -> Iterator[TemporalServer]:
 
 
 def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return int(taken.getsockname()[1])
+    """Below those that the system gives to whoever connects: one of them may be gone by the time that a server takes it."""
+    while True:
+        with suppress(OSError), closing(socket.create_server(("127.0.0.1", 12_000 + secrets.randbelow(20_000)))) as free:
+            return int(free.getsockname()[1])
 
 
 def until_taken(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:

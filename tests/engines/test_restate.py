@@ -274,6 +274,7 @@ async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(
     app = App(url, engine=engine)
     add_writer(app, tmp_path / "lines", 1, blocks=4.5)
     async with app:
+        await until(lambda: engine._is_known, "the server has been told; being told again, it calls once more what it has called")
         threads = [await app.start("writer")]
         await done(app, threads)
     assert (engine.refused, engine.swept) == (0, 0)
