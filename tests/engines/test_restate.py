@@ -268,8 +268,8 @@ async def test_addresses_may_end_with_a_slash(cluster: Cluster, options: dict[st
 async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(
     cluster: Cluster, options: dict[str, Any], url: str, tmp_path: Path
 ) -> None:
-    """The cluster of the tests gives a connection up after 3 s without an answer. A young one places its logs anew and calls again what it was calling,
-    which the lease refuses: then this is tried once more."""
+    """The cluster of the tests gives a connection up after 3 s without an answer. A young one places its logs anew and calls again what it
+    was calling, which the lease refuses: then this is tried once more."""
     await register(cluster, options, url)
     seen = []
     for attempt in range(3):
