@@ -272,7 +272,7 @@ async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(
     was calling, which the lease refuses: then this is tried once more."""
     await register(cluster, options, url)
     seen = []
-    for attempt in range(3):
+    for attempt in range(6):
         engine, path = Restate(**options), tmp_path / f"lines{attempt}"
         app = App(f"{url}{attempt}", engine=engine)
         add_writer(app, path, 1, takes=1.0, blocks=4.5)  # the hint has been answered by then
