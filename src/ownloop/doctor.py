@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -14,6 +14,7 @@ from .events import Event, clip
 from .history import History, Op, Request, StepLog
 from .interrupts import DECIDABLE
 from .stores.base import ENDED, ThreadRow
+from .views import StepView, step_views
 
 FindingKind = Literal["store", "log", "failed", "program_changed", "in_doubt", "running", "lease", "due", "deadline", "unserved", "no_agent"]
 PROGRAM_CHANGED = frozenset({"ProgramChanged", "CallNoLongerValid", "UnknownIntent", "StepIgnored", "TwoLoops"})
@@ -41,6 +42,12 @@ class Finding:
     what: str
     since: datetime | None
     next_step: str
+
+
+def failed_call(steps: Sequence[StepView]) -> tuple[str, str] | None:
+    """If a call of the last step failed: the step's id, and the call's name. The failure stays in the log: `retry` gives it to the program again."""
+    names = [one.name for one in steps[-1].operations if one.kind == "run" and one.state == "failed"] if steps else []
+    return (steps[-1].id, names[0]) if names else None
 
 
 async def examine(app: App, *, grace: timedelta = GRACE, long: timedelta = LONG) -> list[Finding]:
@@ -126,11 +133,10 @@ class _Look:
             yield self._found("failed", f"failed: {what}", at, mend)
 
     def _after_a_failed_call(self, retry: str) -> str:
-        """Its failure stays in the log, and the program is given it again."""
-        outcomes = ((op.outcome, step) for step in self.history.steps.values() for op in step.ops.values())
-        failed = [(outcome.seq, step) for outcome, step in outcomes if outcome is not None and outcome.data.get("error")]
-        step = max(failed, key=lambda one: one[0])[1] if failed else None
-        fork = "" if step is None or step.is_named else f", or make the call again in a copy: `{self._command('fork', '--before', step.id)}`"
+        """Who makes it again is not `retry`."""
+        failed = failed_call(step_views(self.history))
+        step = None if failed is None or ids.is_named(failed[0]) else failed[0]
+        fork = "" if step is None else f", or make the call again in a copy: `{self._command('fork', '--before', step)}`"
         return f"a program that looks at `outcome.ok` goes on after {retry}{fork}"
 
     # ---- calls -----------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.config
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from temporal_server import free_port
@@ -23,6 +25,7 @@ from temporal_server import free_port
 import ownloop
 from ownloop import App, Intent, Thread, engines
 from ownloop.errors import StoreError
+from ownloop.testing.engine_scene import Book
 
 SECRET = "the-secret-of-4711"
 """Stands in everything that a thread may say."""
@@ -148,6 +151,17 @@ def fail_once(app: App) -> list[str]:
 
     app.run_one = failing  # type: ignore[method-assign]  # what an engine is given
     return tried
+
+
+async def told_once(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """A wake that could not be run is tried again, and the log has one line of it, ours."""
+    book = Book()
+    app.add(book.reader, name="reader")
+    tried = fail_once(app)
+    async with app:
+        await done(app, [thread := await app.start("reader")])
+    assert tried[:2] == [thread, thread]
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["ownloop"]
 
 
 @asynccontextmanager

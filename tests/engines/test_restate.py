@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 import postgres_server
 import restate_cluster
-from engine_trials import SECRET, add_writer, done, effects, fail_once, once, overheard, tell_everything, until, worker
+from engine_trials import SECRET, add_writer, done, effects, once, overheard, tell_everything, told_once, until, worker
 from restate_cluster import Cluster
 from temporal_server import free_port
 
@@ -243,13 +243,7 @@ async def test_a_wake_that_could_not_be_run_is_told_once_in_the_log(
     options: dict[str, Any], cluster: Cluster, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await register(cluster, options, url)
-    app, book = App(url, engine=Restate(**{**options, "sweep": "10s"})), Book()
-    app.add(book.reader, name="reader")
-    tried = fail_once(app)
-    async with app:
-        await done(app, [thread := await app.start("reader")])
-    assert tried[:2] == [thread, thread]
-    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["ownloop"]
+    await told_once(App(url, engine=Restate(**{**options, "sweep": "10s"})), caplog)
 
 
 async def test_addresses_may_end_with_a_slash(cluster: Cluster, options: dict[str, Any], url: str) -> None:

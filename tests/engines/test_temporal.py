@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "stores"))
 import postgres_server
 import temporal_server
-from engine_trials import SECRET, add_writer, done, effects, fail_once, once, overheard, tell_everything, until, worker
+from engine_trials import SECRET, add_writer, done, effects, once, overheard, tell_everything, told_once, until, worker
 from temporal_server import TemporalServer
 
 from ownloop import App, engines
@@ -205,13 +205,7 @@ async def test_a_handler_that_blocks_its_event_loop_is_not_taken_for_dead(server
 
 
 async def test_a_wake_that_could_not_be_run_is_told_once_in_the_log(engine: Temporal, url: str, caplog: pytest.LogCaptureFixture) -> None:
-    app, book = App(url, engine=engine), Book()
-    app.add(book.reader, name="reader")
-    tried = fail_once(app)
-    async with app:
-        await done(app, [thread := await app.start("reader")])
-    assert tried[:2] == [thread, thread]
-    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["ownloop"]
+    await told_once(App(url, engine=engine), caplog)
 
 
 async def test_workers_that_were_told_another_heartbeat_are_not_taken_for_dead(server: TemporalServer, engine: Temporal, url: str) -> None:

@@ -273,8 +273,7 @@ class Chaos:
 
     async def deploy(self) -> None:
         await self.world.deploy(self.program.agent, self.program.child)
-        for method in ("begin", "fact", "settle", "spawn", "finish", "release", "claim"):
-            self.world.before[method] = self.world.after[method] = self.count
+        self.world.at_every_write(self.count)
 
     def count(self, *_: Any) -> None:
         self.calls += 1

@@ -139,6 +139,11 @@ class World:
             await self.d.app.store.close()
         self.clock.advance("31s")
 
+    def at_every_write(self, hook: Hook) -> None:
+        """Before and after all that a wake writes."""
+        for method in ("begin", "fact", "settle", "spawn", "finish", "release", "claim"):
+            self.before[method] = self.after[method] = hook
+
     async def hook(self, hooks: dict[str, Hook], name: str, process: int, args: Sequence[Any]) -> None:
         hook = hooks.get(name)
         if hook is None:

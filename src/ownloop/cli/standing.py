@@ -9,6 +9,7 @@ from typing import Literal
 
 from .. import ids
 from ..app import App
+from ..doctor import failed_call
 from ..errors import NotFound, StoreError
 from ..interrupts import DECIDABLE
 from ..stores.base import ThreadRow
@@ -71,14 +72,13 @@ async def at_rest(app: App, thread_id: str, *, stays: bool = False) -> Standing:
         unlisten()
 
 
-def failed_call(view: ThreadView) -> tuple[str, Sequence[str]] | None:
+def made_again(view: ThreadView) -> tuple[str, Sequence[str]] | None:
     """If a call of a failed thread's last step failed: its name, and the command that makes it once more."""
-    if view.status != "failed" or not view.steps:
+    failed = failed_call(view.steps) if view.status == "failed" else None
+    if failed is None:
         return None
-    last = view.steps[-1]
-    name = next((one.name for one in last.operations if one.kind == "run" and one.state == "failed"), None)
-    words = ("start", view.agent, "INPUT", "--key", "KEY") if ids.is_named(last.id) else ("fork", view.id, "--before", last.id)
-    return None if name is None else (name, words)
+    step, name = failed
+    return name, ("start", view.agent, "INPUT", "--key", "KEY") if ids.is_named(step) else ("fork", view.id, "--before", step)
 
 
 def _is_ready(app: App, row: ThreadRow) -> bool:

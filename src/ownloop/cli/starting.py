@@ -22,7 +22,7 @@ from .paper import plain
 from .probes import NOBODY, probes, why_no_work
 from .session import Session
 from .showing import waiting
-from .standing import CODES, Standing, at_rest, failed_call, told_if_unserved
+from .standing import CODES, Standing, at_rest, made_again, told_if_unserved
 from .trouble import Code, Trouble, usage
 from .values import parsed, seconds, spoken
 
@@ -177,7 +177,7 @@ async def _conclude(session: Session, app: App, thread_id: str, ended: Standing,
             paper.note("it is paused: ", (session.again("resume", thread_id), "cyan"))
         return
     if ended == "failed" and view.error is not None:
-        failed = failed_call(view) if view.error.type == "StepFailed" else None  # which a retry would be given again
+        failed = made_again(view) if view.error.type == "StepFailed" else None  # which a retry would be given again
         paper.error(f"{view.error.type}: {view.error.message}", (session.again(*(failed[1] if failed else ("retry", thread_id))),))
     elif ended == "done" and not watch and view.result is not None:
         paper.line(brief(view.result, 1_000_000))

@@ -16,7 +16,7 @@ from . import resolving
 from .command import command
 from .paper import plain
 from .session import Session
-from .standing import failed_call
+from .standing import made_again
 from .trouble import Code, Trouble
 from .values import given, meant
 
@@ -138,7 +138,7 @@ def _control(verb: ControlVerb, help: str) -> Callable[..., Awaitable[None]]:
     async def act(session: Session, thread: Thread, reason: Reason = "") -> None:
         async with session.opened() as app:
             thread_id = await resolving.thread_id(app, thread)
-            failed = failed_call(await app.show(thread_id)) if verb == "retry" else None
+            failed = made_again(await app.show(thread_id)) if verb == "retry" else None
             await _explained(session, verb, thread_id, lambda: getattr(app, verb)(thread_id, by=session.actor, reason=reason))
             row = await app.store.thread(thread_id)
         if failed is not None:
